@@ -1,0 +1,419 @@
+"""AwakeObjects: wakes each object once, caps how many are awake, puts the idle to sleep.
+
+Invariants:
+- At most one instance per key: it is awake, or on its way in or out, and whoever wants it while
+  it moves waits for the same move.
+- An object goes to sleep within its own turn, with nothing left that the log does not have, and
+  with its WAL moved into its file. So a ``-wal`` found at a wake is never needed.
+- A broken instance is replaced by one that is redone from the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dosql.clock import Clock
+from dosql.errors import CorruptError, DosqlError
+from dosql.log.disk import Disk
+from dosql.log.group_commit import GroupCommit
+from dosql.log.node_log import NodeLog
+from dosql.log.position import read_position, write_position
+from dosql.log.records import ObjectKey
+from dosql.log.redo import Redo, damaged_path, database_path, remove_wal
+from dosql.objects.idempotency import INDEX, TABLE
+from dosql.objects.instance import Budgets, Instance
+from dosql.sqlite.database import Database, DatabaseLimits
+from dosql.sqlite.migrations import Migration, apply_migrations
+
+_log = logging.getLogger("dosql.host")
+
+
+@dataclass
+class AwakeStatistics:
+    """Counts since the start."""
+
+    wakes: int = 0
+    evictions: int = 0
+    broken: int = 0
+
+
+class AwakeObjects:
+    """All instances of a host."""
+
+    def __init__(
+        self,
+        objects: Path,
+        *,
+        log: NodeLog,
+        commits: GroupCommit,
+        disk: Disk,
+        clock: Clock,
+        workers: Executor,
+        files: Executor,
+        budgets: Budgets,
+        limits: DatabaseLimits,
+        count_max: int,
+        vfs: str | None,
+    ) -> None:
+        self._objects = objects
+        self._log = log
+        self._commits = commits
+        self._disk = disk
+        self._clock = clock
+        self._workers = workers
+        self._files = files
+        self._budgets = budgets
+        self._limits = limits
+        self._count_max = count_max
+        self._vfs = vfs
+        self._awake: OrderedDict[ObjectKey, Instance] = OrderedDict()
+        self._moving: dict[ObjectKey, asyncio.Task[Instance | None]] = {}
+        self._to_redo: set[ObjectKey] = set()
+        self._unsynced: dict[ObjectKey, int] = {}
+        """Sleeping objects whose files hold a txid that is not yet durable in them."""
+        self._pinned: set[ObjectKey] = set()
+        self.statistics = AwakeStatistics()
+        self.on_sleep: Callable[[Instance], None] = lambda _: None
+
+    def __len__(self) -> int:
+        return len(self._awake)
+
+    def find(self, key: ObjectKey) -> Instance | None:
+        """The instance, if it is awake and whole; it counts as used."""
+        instance = self._awake.get(key)
+        if instance is not None:
+            self._awake.move_to_end(key)
+        return instance
+
+    def peek(self, key: ObjectKey) -> Instance | None:
+        """`find` without counting as a use."""
+        return self._awake.get(key)
+
+    def all(self) -> list[Instance]:
+        """Every awake object, the longest unused first."""
+        return list(self._awake.values())
+
+    # --- waking -------------------------------------------------------------------------------
+
+    async def get(self, key: ObjectKey, migrations: tuple[Migration, ...]) -> Instance:
+        """The object, woken if need be.
+
+        Raises:
+            CorruptError: its stored bytes are damaged.
+            MigrationError: its schema could not be brought up to date.
+        """
+        while True:
+            instance = self.find(key)
+            if instance is not None:
+                return instance
+            move = self._move_of(key)
+            if move is None:
+                await self._make_room()
+                if key in self._awake or self._move_of(key) is not None:
+                    continue
+                move = self._move(key, self._wake(key, migrations))
+            woken = await asyncio.shield(move)
+            if woken is not None and not woken.closed:
+                return woken
+
+    def _move_of(self, key: ObjectKey) -> asyncio.Task[Instance | None] | None:
+        """The move of this object that is still under way."""
+        move = self._moving.get(key)
+        if move is not None and move.done():  # its callback has yet to run
+            del self._moving[key]
+            return None
+        return move
+
+    def pin(self, key: ObjectKey) -> None:
+        """Never put this object to sleep to make room."""
+        self._pinned.add(key)
+
+    def _move(
+        self, key: ObjectKey, coroutine: Coroutine[Any, Any, Instance | None]
+    ) -> asyncio.Task[Instance | None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._moving[key] = task
+
+        def ended(_: asyncio.Task[Instance | None]) -> None:
+            if self._moving.get(key) is task:
+                del self._moving[key]
+            if not task.cancelled():
+                task.exception()  # whoever waits gets it too; nobody else needs to hear of it
+
+        task.add_done_callback(ended)
+        return task
+
+    async def _wake(self, key: ObjectKey, migrations: tuple[Migration, ...]) -> Instance:
+        loop = asyncio.get_running_loop()
+        path, db, txid = await loop.run_in_executor(self._files, self._open, key, migrations)
+        instance = Instance(
+            key,
+            path,
+            db,
+            txid,
+            commits=self._commits,
+            clock=self._clock,
+            workers=self._workers,
+            budgets=self._budgets,
+            on_broken=self._on_broken,
+        )
+        self._awake[key] = instance
+        self.statistics.wakes += 1
+        instance.after_work()  # what the migrations committed goes to the log
+        return instance
+
+    def _open(
+        self, key: ObjectKey, migrations: tuple[Migration, ...]
+    ) -> tuple[Path, Database, int]:
+        """On a thread: the database, up to date, and its position."""
+        path = database_path(self._objects, key)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if damaged_path(path).exists():
+            raise CorruptError("This object's stored data is damaged; it must be restored.")
+        if key in self._to_redo:
+            self._redo(key, path)
+        txid = self._unsynced.get(key)
+        if txid is None:
+            txid = read_position(self._disk, path)
+        remove_wal(self._disk, path)
+        db = Database(str(path), clock=self._clock, limits=self._limits, vfs=self._vfs)
+        try:
+            prepare(db, migrations, self._clock.now_ms())
+        except BaseException:
+            # What was committed on the way is in no log: give it up with the WAL.
+            db.close()
+            remove_wal(self._disk, path)
+            raise
+        return path, db, txid
+
+    def _redo(self, key: ObjectKey, path: Path) -> None:
+        """On a thread: bring the file of a broken object to its last durable commit."""
+        batches = self._log.batches(key, read_position(self._disk, path))
+        report = Redo(self._objects, self._disk).run(batches)
+        if key in report.damaged:
+            raise CorruptError("This object's stored data is damaged; it must be restored.")
+        self._unsynced.pop(key, None)
+        self._to_redo.discard(key)
+
+    async def _make_room(self) -> None:
+        while len(self._awake) + len(self._moving) >= self._count_max:
+            victim = next((each for each in self._awake.values() if self._may_sleep(each)), None)
+            if victim is None:
+                moves = [each for each in self._moving.values() if not each.done()]
+                if not moves:
+                    return  # all are busy: rather one too many than a call refused
+                await asyncio.wait(moves, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.sleep(0)  # let it be taken off the list
+            else:
+                await self.sleep(victim)
+
+    def _may_sleep(self, instance: Instance) -> bool:
+        return (
+            instance.key not in self._pinned
+            and self._move_of(instance.key) is None
+            and not instance.turns.busy
+        )
+
+    # --- sleeping -----------------------------------------------------------------------------
+
+    async def sleep(self, instance: Instance) -> None:
+        """Put the object to sleep; calls that come meanwhile wake it again."""
+        move = self._move_of(instance.key)
+        if move is None and self._awake.get(instance.key) is instance:
+            move = self._move(instance.key, self._put_to_sleep(instance))
+        if move is not None:
+            await asyncio.shield(move)
+
+    async def sleep_idle(self, idle_s: float) -> None:
+        """Put to sleep what was not used for ``idle_s``."""
+        limit = self._clock.monotonic() - idle_s
+        idle: list[Instance] = []
+        for instance in self._awake.values():
+            if instance.used_at > limit:
+                break
+            if self._may_sleep(instance):
+                idle.append(instance)
+        for instance in idle:
+            if self._may_sleep(instance):
+                await self.sleep(instance)
+
+    async def _put_to_sleep(self, instance: Instance) -> None:
+        if not instance.turns.try_enter():
+            await instance.turns.enter()
+        try:
+            if instance.closed or instance.broken is not None:
+                return
+            try:
+                await instance.flush()
+            except DosqlError:
+                return  # it broke, and is being replaced
+            self._awake.pop(instance.key, None)
+            self.on_sleep(instance)
+            changed = instance.wal_frames > 0
+            try:
+                if changed:
+                    await self.on_file_thread(instance.checkpoint)
+            except DosqlError:
+                _log.exception("an object could not be checkpointed")
+                self._to_redo.add(instance.key)
+                changed = False
+            if changed or instance.key in self._unsynced:
+                self._unsynced[instance.key] = instance.durable_txid
+            instance.close()
+            self.statistics.evictions += 1
+        finally:
+            instance.turns.leave()
+
+    async def discard(self, key: ObjectKey) -> None:
+        """Close the object without a checkpoint, because its files are about to go."""
+        while (move := self._move_of(key)) is not None:
+            await asyncio.wait([move])
+        instance = self._awake.get(key)
+        if instance is None:
+            return
+        await instance.turns.enter()
+        try:
+            if not instance.closed:
+                await instance.flush()
+                self._awake.pop(key, None)
+                instance.close()
+        finally:
+            instance.turns.leave()
+
+    def forget(self, key: ObjectKey) -> None:
+        """The object is gone."""
+        self._unsynced.pop(key, None)
+        self._to_redo.discard(key)
+
+    def _on_broken(self, instance: Instance) -> None:
+        key = instance.key
+        if self._awake.get(key) is instance:
+            del self._awake[key]
+        self._to_redo.add(key)
+        self.statistics.broken += 1
+        _log.error("object %s broke: %s", key.id.hex(), instance.broken)
+        earlier = self._move_of(key)
+
+        async def replace() -> None:
+            if earlier is not None:
+                await asyncio.wait([earlier])
+            while True:
+                try:
+                    await instance.turns.enter()
+                    break
+                except DosqlError:
+                    continue  # its thread or transaction still has it; nothing else may
+            try:
+                if not instance.closed:
+                    instance.close()
+            finally:
+                instance.turns.leave()
+
+        self._move(key, replace())
+
+    # --- durable files ------------------------------------------------------------------------
+
+    async def make_durable(self, key: ObjectKey) -> None:
+        """Checkpoint and sync the object's file, so that the log need not keep its batches."""
+        while (move := self._move_of(key)) is not None:
+            await asyncio.wait([move])
+        instance = self._awake.get(key)
+        path = database_path(self._objects, key)
+        if instance is None:
+            position, txid = self._log.position(), self._unsynced.get(key)
+            if key in self._to_redo:
+                await self._move(key, self._redo_asleep(key, path))
+                txid = None
+        else:
+            await instance.turns.enter()
+            try:
+                instance.check_open()
+                await instance.flush()
+                position, txid = self._log.position(), instance.durable_txid
+                await self._checkpoint(instance)
+            finally:
+                instance.turns.leave()
+        await self.on_file_thread(lambda: self._sync(key, path, txid, position))
+
+    async def _redo_asleep(self, key: ObjectKey, path: Path) -> None:
+        await self.on_file_thread(lambda: self._redo(key, path))
+
+    async def _checkpoint(self, instance: Instance) -> None:
+        if instance.key in self._pinned:  # the catalog is read on the loop, outside turns
+            instance.checkpoint()
+        else:
+            await self.on_file_thread(instance.checkpoint)
+
+    def _sync(self, key: ObjectKey, path: Path, txid: int | None, position: int) -> None:
+        if txid is None:
+            txid = read_position(self._disk, path)
+        else:
+            file = self._disk.open(path)
+            try:
+                file.sync()
+            finally:
+                file.close()
+            write_position(self._disk, path, txid)
+            if self._unsynced.get(key) == txid:
+                del self._unsynced[key]
+        self._log.checkpointed(key, txid, position)
+
+    async def checkpoint(self, instance: Instance) -> None:
+        """Move the object's WAL into its file because it has grown long."""
+        await instance.turns.enter()
+        try:
+            instance.check_open()
+            await instance.flush()
+            await self._checkpoint(instance)
+        finally:
+            instance.turns.leave()
+
+    def txid(self, key: ObjectKey) -> int:
+        """The newest durable batch of the object, awake or not."""
+        instance = self._awake.get(key)
+        if instance is not None:
+            return instance.durable_txid
+        unsynced = self._unsynced.get(key)
+        if unsynced is not None:
+            return unsynced
+        return read_position(self._disk, database_path(self._objects, key))
+
+    @property
+    def has_broken(self) -> bool:
+        """Whether some object still needs its batches from the log."""
+        return bool(self._to_redo)
+
+    def unsynced(self) -> list[ObjectKey]:
+        """Sleeping objects whose files are not durable yet."""
+        return list(self._unsynced)
+
+    async def settled(self) -> None:
+        """Return when nothing is on its way in or out."""
+        while moves := [each for each in self._moving.values() if not each.done()]:
+            await asyncio.wait(moves)
+
+    async def on_file_thread(self, work: Callable[[], None]) -> None:
+        """Run file work off the loop; it is never abandoned half-way."""
+        future = asyncio.get_running_loop().run_in_executor(self._files, work)
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+
+
+def prepare(db: Database, migrations: tuple[Migration, ...], now_ms: int) -> None:
+    """Bring a database to the server's and the operator's schema."""
+    db.set_deadline(None)
+    if not db.internal_query("SELECT 1 FROM sqlite_schema WHERE name = '_dosql_idempotency'"):
+        with db.transaction():
+            db.internal_run(TABLE)
+            db.internal_run(INDEX)
+    apply_migrations(db, migrations, now_ms=now_ms)

@@ -1,0 +1,274 @@
+"""Host: one process's objects, from the data directory to the stubs that call them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dosql import limits
+from dosql.clock import Clock, Randomness, SystemClock, SystemRandomness
+from dosql.errors import DosqlError, UnavailableError
+from dosql.host.awake import AwakeObjects
+from dosql.host.catalog import CATALOG_KEY, CATALOG_MIGRATIONS, Catalog
+from dosql.host.data_directory import DataDirectory
+from dosql.host.maintenance import Maintenance
+from dosql.host.tenants import NAMESPACE, Tenants
+from dosql.host.tokens import Tokens
+from dosql.log.disk import Disk, RealDisk
+from dosql.log.group_commit import CommitSource, GroupCommit
+from dosql.log.node_log import NodeLog
+from dosql.log.redo import Redo, RedoReport
+from dosql.log.segments import damaged
+from dosql.objects.instance import Budgets, Instance
+from dosql.sqlite.database import DatabaseLimits
+from dosql.sqlite.migrations import Migration
+
+_log = logging.getLogger("dosql.host")
+_WORKERS = 4
+"""Threads for slow statements, and as many for files; SQLite releases the interpreter lock."""
+_DESCRIPTORS_PER_OBJECT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """Plain values only; clock, disk and randomness are passed beside them."""
+
+    data_dir: Path
+    migrations: tuple[Migration, ...] = ()
+    open_objects_max: int = limits.OPEN_OBJECTS_MAX
+    idle_seconds: float = limits.IDLE_SECONDS_MAX
+    inline_ms: float = limits.INLINE_MS_MAX
+    statement_ms: float = limits.STATEMENT_MS_MAX
+    transaction_idle_s: float = limits.TRANSACTION_IDLE_S_MAX
+    transaction_s: float = limits.TRANSACTION_S_MAX
+    log_bytes_max: int = limits.LOG_BYTES_MAX
+    log_segment_bytes: int = limits.LOG_SEGMENT_BYTES
+    limits: DatabaseLimits = field(default_factory=DatabaseLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatistics:
+    """Counts since the start, and sizes now."""
+
+    awake_objects: int
+    wakes: int
+    evictions: int
+    broken: int
+    flushes: int
+    batches: int
+    log_bytes: int
+    turn_waiters: int
+    open_transactions: int
+
+
+class Host:
+    """Use `start`; everything belongs to the event loop it is called on."""
+
+    def __init__(
+        self,
+        settings: HostSettings,
+        directory: DataDirectory,
+        log: NodeLog,
+        *,
+        clock: Clock,
+        randomness: Randomness,
+        disk: Disk,
+        vfs: str | None,
+    ) -> None:
+        self.settings = settings
+        self._directory = directory
+        self._log = log
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="dosql-sql")
+        self._files = ThreadPoolExecutor(_WORKERS, thread_name_prefix="dosql-files")
+        self._commits = GroupCommit(log, on_flushed=self._flushed)
+        self._awake = AwakeObjects(
+            directory.objects,
+            log=log,
+            commits=self._commits,
+            disk=disk,
+            clock=clock,
+            workers=self._workers,
+            files=self._files,
+            budgets=Budgets(settings.inline_ms / 1000, settings.statement_ms / 1000),
+            limits=settings.limits,
+            count_max=settings.open_objects_max + 1,  # the catalog does not count
+            vfs=vfs,
+        )
+        self._awake.pin(CATALOG_KEY)
+        self._maintenance = Maintenance(
+            self._awake,
+            log,
+            log_bytes_max=settings.log_bytes_max,
+            idle_s=settings.idle_seconds,
+        )
+        catalog = Catalog(NAMESPACE, self._catalog_instance)
+        self._catalog_wake: asyncio.Task[Instance] | None = None
+        self._closing = False
+        self.tokens = Tokens(catalog, clock, randomness)
+        self.tenants = Tenants(
+            catalog,
+            self._awake,
+            self._commits,
+            settings=settings,
+            directory=directory,
+            clock=clock,
+            randomness=randomness,
+            disk=disk,
+            on_removed=self.tokens.forget,
+        )
+        self._awake.on_sleep = self.tenants.slept
+        self._maintenance.on_sweep = self.tenants.record_uses
+
+    @classmethod
+    async def start(
+        cls,
+        settings: HostSettings,
+        *,
+        clock: Clock | None = None,
+        randomness: Randomness | None = None,
+        disk: Disk | None = None,
+        vfs: str | None = None,
+    ) -> Host:
+        """Lock the data directory, redo what an unclean stop left behind, open the catalog.
+
+        Raises:
+            ConflictError: ``data_dir_locked``: another process has the directory.
+            CorruptError: ``log_damaged``: acknowledged commits may be missing.
+        """
+        clock = clock or SystemClock()
+        randomness = randomness or SystemRandomness()
+        disk = disk or RealDisk()
+        directory = DataDirectory(settings.data_dir)
+        try:
+            log = NodeLog(
+                directory.log,
+                disk=disk,
+                randomness=randomness,
+                segment_bytes=settings.log_segment_bytes,
+            )
+            if log.is_new and directory.has_objects():
+                raise damaged("it is missing, though there are objects")
+            recover(log, directory.objects, disk)
+            _raise_descriptor_limit(settings.open_objects_max)
+            host = cls(
+                settings,
+                directory,
+                log,
+                clock=clock,
+                randomness=randomness,
+                disk=disk,
+                vfs=vfs,
+            )
+            await host._awake.get(CATALOG_KEY, CATALOG_MIGRATIONS)
+        except BaseException:
+            directory.release()
+            raise
+        host._maintenance.start()
+        return host
+
+    @property
+    def scratch_dir(self) -> Path:
+        """For temporary files on the file system of the objects; emptied at the start."""
+        return self._directory.scratch
+
+    async def check(self) -> None:
+        """Raise the reason if the host cannot serve: the log, the catalog, or a shutdown."""
+        if self._closing:
+            raise UnavailableError("The server is shutting down.", code="shutting_down")
+        if self._log.failed:
+            raise UnavailableError("The commit log cannot be written.", code="commit_failed")
+        db = self._catalog_instance().db
+        db.set_deadline(None)
+        db.query("SELECT 1")
+
+    def statistics(self) -> HostStatistics:
+        """For metrics and tests."""
+        counts = self._awake.statistics
+        return HostStatistics(
+            awake_objects=len(self._awake) - 1,
+            wakes=counts.wakes,
+            evictions=counts.evictions,
+            broken=counts.broken,
+            flushes=self._log.groups,
+            batches=self._commits.batches,
+            log_bytes=self._log.size_bytes,
+            turn_waiters=sum(each.turns.waiting for each in self._awake.all()),
+            open_transactions=self.tenants.open_transactions,
+        )
+
+    async def close(self) -> None:
+        """Refuse new work, finish what runs, put everything to sleep durably, cut the log.
+
+        A process that is killed instead loses nothing; its next start takes longer.
+        """
+        self._closing = True
+        await self.tenants.close()
+        await self._maintenance.stop()
+        await self._awake.settled()
+        for instance in self._awake.all():
+            if instance.key != CATALOG_KEY:
+                await self._awake.sleep(instance)
+        await self._awake.settled()
+        self.tenants.record_uses()
+        catalog = self._awake.peek(CATALOG_KEY)
+        if catalog is not None:
+            await self._awake.sleep(catalog)
+        await self._commits.idle()
+        try:
+            await asyncio.gather(*map(self._awake.make_durable, self._awake.unsynced()))
+            if not self._awake.has_broken:
+                await self._awake.on_file_thread(self._log.cut_all)
+        except (DosqlError, OSError):
+            _log.warning("the commit log was not cut; the next start will redo it", exc_info=True)
+        self._commits.close()
+        self._log.close()
+        self._workers.shutdown()
+        self._files.shutdown()
+        self._directory.release()
+
+    def _flushed(self, sources: list[CommitSource]) -> None:
+        self._maintenance.flushed([each for each in sources if isinstance(each, Instance)])
+
+    def _catalog_instance(self) -> Instance:
+        instance = self._awake.peek(CATALOG_KEY)
+        if instance is None:
+            if self._catalog_wake is None or self._catalog_wake.done():
+                self._catalog_wake = asyncio.get_running_loop().create_task(
+                    self._awake.get(CATALOG_KEY, CATALOG_MIGRATIONS)
+                )
+            raise UnavailableError(
+                "The server is recovering from a failure; nothing was written.",
+                code="object_recovering",
+                retry_after_s=1,
+            )
+        return instance
+
+
+def recover(log: NodeLog, objects: Path, disk: Disk) -> RedoReport:
+    """Bring every file to the last durable commit, then start the log afresh.
+
+    Raises:
+        CorruptError: ``log_damaged``.
+    """
+    report = Redo(objects, disk).run(log.replay())
+    for key, reason in report.damaged.items():
+        _log.error("object %s is damaged and will not be served: %s", key.id.hex(), reason)
+    if report.records:
+        _log.info("redid %d commits of %d objects", report.records, report.objects)
+    log.cut_all(keep_aside=bool(report.damaged))
+    return report
+
+
+def _raise_descriptor_limit(open_objects: int) -> None:
+    """Allow as many descriptors as the objects may need, if the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = open_objects * _DESCRIPTORS_PER_OBJECT + 1_024
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, target), hard))

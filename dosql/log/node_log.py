@@ -1,0 +1,347 @@
+"""NodeLog: the one append-only log that makes the commits of all objects of a node durable.
+
+Invariants:
+- `append` returns only when its records survive a power loss. One sync covers all of them.
+- Groups are written strictly one after the other, so an intact group proves that every group
+  before it was durable. What follows the last intact group was never acknowledged: it is torn and
+  dropped. An intact group *behind* a broken one is damage, and reported as such.
+- A failed write or sync is never repeated on the same file: its segment is closed where the last
+  acknowledged group ends, and the next group goes to a new file.
+- A segment goes away only when every object with a batch in it has said, by `checkpointed`, that
+  its own file holds that batch durably.
+
+The log knows keys, page numbers and bytes; not SQLite, names or the event loop.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from dosql.clock import Randomness
+from dosql.limits import LOG_SEGMENT_BYTES
+from dosql.log.disk import Disk, DiskFile
+from dosql.log.records import (
+    ALIGNMENT,
+    GROUP_HEADER_BYTES,
+    MAGIC,
+    Batch,
+    DamagedBatch,
+    DamagedGroupError,
+    Found,
+    ObjectKey,
+    Record,
+    decode_body,
+    decode_group_header,
+    encode_group,
+)
+from dosql.log.segments import Manifest, Segment, SegmentFiles, damaged
+
+
+class CommitLog(Protocol):
+    """The seam: what a commit needs from a log. `NodeLog` is the durability mode ``local``."""
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Return when the records are durable; LogWriteError if they are not."""
+        ...
+
+
+class LogWriteError(Exception):
+    """The records did not become durable.
+
+    ``settled`` says that they never will: a later start does not find them. Otherwise the
+    outcome is unknown.
+    """
+
+    def __init__(self, cause: OSError, *, settled: bool) -> None:
+        super().__init__(str(cause))
+        self.errno = cause.errno
+        self.settled = settled
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    sequence: int
+    end: int
+    """Offset of the next group."""
+    records: list[Found]
+
+
+class NodeLog:
+    """The log in one directory. `append` may be called from one thread at a time."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        disk: Disk,
+        randomness: Randomness,
+        segment_bytes: int = LOG_SEGMENT_BYTES,
+    ) -> None:
+        """Open the log, or make a new one.
+
+        Raises:
+            CorruptError: ``log_damaged``: a file is missing or a manifest is not intact.
+        """
+        self._files = SegmentFiles(directory, disk, segment_bytes)
+        self._segment_bytes = segment_bytes
+        self._lock = threading.RLock()
+        self._file: DiskFile | None = None
+        self._offset = 0
+        self._failed = False
+        self._in_log: dict[ObjectKey, tuple[int, int]] = {}
+        """Key to (first segment needed, newest txid), for every object the log still covers."""
+        self.groups = 0
+        """Groups made durable since the start: one sync each."""
+        manifest = self._files.read_manifest()
+        self.is_new = manifest is None
+        if manifest is None:
+            log_id = int.from_bytes(randomness.token_bytes(8), "little")
+            self._manifest = Manifest(log_id, ())
+            self._sequence = 1
+            self._roll()
+        else:
+            self._manifest = manifest
+            self._sequence = manifest.segments[-1].first_sequence
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that a redo would read."""
+        return self._offset + sum(segment.end or 0 for segment in self._manifest.segments)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the newest group failed and no new file could be started since."""
+        return self._failed
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def replay(self) -> Iterator[Found]:
+        """Every record in the order it was appended; afterwards the log can be appended to.
+
+        Raises:
+            CorruptError: ``log_damaged``: a durable group cannot be read.
+        """
+        end = 0
+        sequence = self._sequence
+        for segment in self._manifest.segments:
+            file = self._files.open(segment)
+            try:
+                end, sequence = 0, segment.first_sequence
+                for group in self._groups(file, segment, segment.end):
+                    yield from group.records
+                    end, sequence = group.end, group.sequence + 1
+            finally:
+                file.close()
+        self._sequence = sequence
+        self._roll(end)
+
+    def batches(self, key: ObjectKey, after_txid: int) -> list[Batch]:
+        """The durable batches of one object behind ``after_txid``, in order. Blocks appends."""
+        found: list[Batch] = []
+        with self._lock:
+            active = self._manifest.segments[-1].number
+            first_needed, _ = self._in_log.get(key, (active + 1, 0))
+            for segment in self._manifest.segments:
+                if segment.number < first_needed:
+                    continue
+                end = self._offset if segment.end is None else segment.end
+                file = self._files.open(segment)
+                try:
+                    for group in self._groups(file, segment, end):
+                        for record in group.records:
+                            if isinstance(record, Batch) and record.key == key:
+                                found.append(record)
+                finally:
+                    file.close()
+        return [batch for batch in found if batch.txid > after_txid]
+
+    def _groups(self, file: DiskFile, segment: Segment, end: int | None) -> Iterator[_Group]:
+        """The groups of a segment up to ``end``, or, where that is not known, up to a torn one."""
+        offset, sequence, size = 0, segment.first_sequence, file.size()
+        while offset < (size if end is None else end):
+            group = self._read_group(file, offset, sequence, sealed=end is not None)
+            if group is None:
+                if end is not None:
+                    raise damaged(f"segment {segment.number} cannot be read at byte {offset}")
+                self._refuse_groups_behind(file, offset, sequence, segment)
+                return
+            yield group
+            offset = group.end
+            sequence += 1
+
+    def _read_group(
+        self, file: DiskFile, offset: int, sequence: int, *, sealed: bool
+    ) -> _Group | None:
+        """The group ``sequence`` at ``offset``; None if it is not there, or not whole.
+
+        With a damaged page in it, it still counts if it is known to have been durable: because
+        the segment is sealed behind it, or because the next group stands behind it.
+        """
+        header = decode_group_header(file.pread(GROUP_HEADER_BYTES, offset))
+        if header is None or header.sequence != sequence or header.log_id != self._manifest.log_id:
+            return None
+        try:
+            records = decode_body(
+                header, file.pread(header.body_bytes, offset + GROUP_HEADER_BYTES)
+            )
+        except DamagedGroupError:
+            return None
+        end = offset + header.padded_bytes
+        if any(isinstance(record, DamagedBatch) for record in records) and not sealed:
+            follower = decode_group_header(file.pread(GROUP_HEADER_BYTES, end))
+            if follower is None or follower.sequence != sequence + 1:
+                return None
+        return _Group(sequence, end, records)
+
+    def _refuse_groups_behind(
+        self, file: DiskFile, offset: int, sequence: int, segment: Segment
+    ) -> None:
+        """Raise if a newer group lies behind ``offset``: then what is there was durable."""
+        rest = file.pread(file.size() - offset, offset)
+        at = rest.find(MAGIC)
+        while at >= 0:
+            header = decode_group_header(rest, at) if at % ALIGNMENT == 0 else None
+            if (
+                header is not None
+                and header.log_id == self._manifest.log_id
+                and header.sequence > sequence
+            ):
+                raise damaged(
+                    f"segment {segment.number} cannot be read at byte {offset}, "
+                    f"though commits follow at byte {offset + at}"
+                )
+            at = rest.find(MAGIC, at + 1)
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Return when all records are durable: after one sync.
+
+        Raises:
+            LogWriteError: they are not; see its ``settled``.
+        """
+        with self._lock:
+            written = False
+            try:
+                if self._failed:
+                    self._roll(self._offset)
+                data = encode_group(self._sequence, self._manifest.log_id, records)
+                if self._offset and self._offset + len(data) > self._segment_bytes:
+                    self._roll(self._offset)
+                file = self._file
+                assert file is not None, "replay() comes before the first append()"
+                written = True
+                file.pwrite(data, self._offset)
+                file.sync()
+            except OSError as error:
+                settled = self._abandon() or not written
+                raise LogWriteError(error, settled=settled) from error
+            self._offset += len(data)
+            self._sequence += 1
+            self.groups += 1
+            self._remember(records)
+
+    def _remember(self, records: Sequence[Record]) -> None:
+        number = self._manifest.segments[-1].number
+        for record in records:
+            if isinstance(record, Batch):
+                first, _ = self._in_log.get(record.key, (number, 0))
+                self._in_log[record.key] = (first, record.txid)
+            else:
+                self._in_log.pop(record.key, None)
+
+    def _abandon(self) -> bool:
+        """Close the segment at the last durable group. False if that was not possible either."""
+        self._failed = True
+        self._sequence += 1  # the failed group's number must not appear twice
+        try:
+            self._roll(self._offset)
+        except OSError:
+            return False
+        return True
+
+    def _roll(self, end: int | None = None) -> None:
+        """Close the active segment at ``end`` and start the next one."""
+        segments = self._manifest.segments
+        if segments and end is not None:
+            segments = (*segments[:-1], _closed(segments[-1], end))
+        number = segments[-1].number + 1 if segments else 1
+        fresh = Segment(number, self._sequence)
+        file = self._files.create(fresh)
+        manifest = Manifest(self._manifest.log_id, (*segments, fresh))
+        try:
+            self._files.write_manifest(manifest)
+        except OSError:
+            file.close()
+            raise
+        if self._file is not None:
+            self._file.close()
+        self._file, self._offset, self._manifest, self._failed = file, 0, manifest, False
+
+    # --- cutting ------------------------------------------------------------------------------
+
+    def oldest_keys(self) -> list[ObjectKey]:
+        """The objects that keep the oldest segment in the log."""
+        with self._lock:
+            oldest = min((first for first, _ in self._in_log.values()), default=0)
+            return [key for key, (first, _) in self._in_log.items() if first == oldest]
+
+    def position(self) -> int:
+        """The active segment's number: where whatever is appended from now on goes, at least."""
+        return self._manifest.segments[-1].number
+
+    def checkpointed(self, key: ObjectKey, txid: int, position: int) -> None:
+        """The object's file durably holds all up to ``txid``; later batches: from ``position``."""
+        with self._lock:
+            first, newest = self._in_log.get(key, (0, 0))
+            if newest > txid:
+                self._in_log[key] = (max(first, position), newest)
+            else:
+                self._in_log.pop(key, None)
+
+    def cut(self, *, keep_aside: bool = False) -> None:
+        """Drop the segments that no object needs any more."""
+        with self._lock:
+            active = self._manifest.segments[-1]
+            needed = min((first for first, _ in self._in_log.values()), default=active.number)
+            old = [each for each in self._manifest.segments[:-1] if each.number < needed]
+            if not old:
+                return
+            kept = tuple(each for each in self._manifest.segments if each.number >= needed)
+            manifest = Manifest(self._manifest.log_id, kept)
+            self._files.write_manifest(manifest)
+            self._manifest = manifest
+            for segment in old:
+                if keep_aside:
+                    self._files.keep_aside(segment)
+                else:
+                    self._files.retire(segment)
+
+    def cut_all(self, *, keep_aside: bool = False) -> None:
+        """Every object's file is durable: start over with an empty segment.
+
+        With ``keep_aside`` the old segments stay on disk, renamed, for an operator to look at.
+        """
+        with self._lock:
+            self._in_log.clear()
+            if self._offset:
+                self._roll(self._offset)
+            self.cut(keep_aside=keep_aside)
+
+    def prepare_spare(self) -> None:
+        """Have the next segment ready; slow, and best done when nobody waits."""
+        self._files.prepare_spare()
+
+    def close(self) -> None:
+        """Give the descriptor back; what was appended is durable already."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _closed(segment: Segment, end: int) -> Segment:
+    return Segment(segment.number, segment.first_sequence, end)

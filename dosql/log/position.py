@@ -1,0 +1,81 @@
+"""The position sidecar: up to which batch an object's database file is durable.
+
+``<database file>.pos`` holds two slots of 64 bytes, written in turn, so that a torn write leaves
+the other one. Little-endian: magic 8, write number u64, txid u64, crc32 u32 of these.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+from dosql.errors import CorruptError
+from dosql.log.disk import Disk
+
+_MAGIC = b"DOSQLPOS"
+_SLOT = struct.Struct("<8sQQ")
+_CRC = struct.Struct("<I")
+_SLOT_BYTES = 64
+
+
+def position_path(database: Path) -> Path:
+    """Where the sidecar of a database file is."""
+    return database.with_name(database.name + ".pos")
+
+
+def read_position(disk: Disk, database: Path) -> int:
+    """The txid the file durably holds; 0 if it was never said to hold any.
+
+    Raises:
+        CorruptError: neither slot is intact.
+    """
+    try:
+        file = disk.open(position_path(database))
+    except FileNotFoundError:
+        return 0
+    try:
+        data = file.pread(2 * _SLOT_BYTES, 0)
+    finally:
+        file.close()
+    if not data.strip(b"\0"):
+        return 0
+    slots = _slots(data)
+    if not slots:
+        raise CorruptError("The object's position record is damaged.")
+    return max(slots)[1]
+
+
+def write_position(disk: Disk, database: Path, txid: int) -> None:
+    """Say that the file durably holds everything up to ``txid``. Durable when this returns.
+
+    The caller has synced the database file.
+    """
+    path = position_path(database)
+    fresh = not path.exists()
+    file = disk.open(path, create=True)
+    try:
+        slots = _slots(file.pread(2 * _SLOT_BYTES, 0))
+        number = max(slots)[0] + 1 if slots else 1
+        content = _SLOT.pack(_MAGIC, number, txid)
+        content += _CRC.pack(zlib.crc32(content))
+        file.pwrite(content.ljust(_SLOT_BYTES, b"\0"), number % 2 * _SLOT_BYTES)
+        file.sync()
+    finally:
+        file.close()
+    if fresh:  # the first durable moment of this object: its names must survive too
+        disk.sync_dir(path.parent)
+        disk.sync_dir(path.parent.parent)
+
+
+def _slots(data: bytes) -> list[tuple[int, int]]:
+    """The intact slots as (write number, txid)."""
+    found: list[tuple[int, int]] = []
+    for at in (0, _SLOT_BYTES):
+        end = at + _SLOT.size
+        if len(data) < end + _CRC.size or data[at : at + 8] != _MAGIC:
+            continue
+        if _CRC.unpack_from(data, end)[0] == zlib.crc32(data[at:end]):
+            _, number, txid = _SLOT.unpack_from(data, at)
+            found.append((number, txid))
+    return found

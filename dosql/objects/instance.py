@@ -1,0 +1,255 @@
+"""Instance: one awake object. Its database, its turns, and the gate its replies pass.
+
+Invariants:
+- All work on the database happens within a turn, on the event loop or on one worker thread.
+- What `call` returns reflects only commits that are durable (the output gate).
+- Broken is final: after a failed commit or a critical error every call fails, the file is given
+  up without a checkpoint, and the host wakes a new instance from the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from dosql.bookmarks import Bookmark
+from dosql.clock import Clock
+from dosql.errors import BudgetError, DosqlError, UnavailableError
+from dosql.log.group_commit import Flush, GroupCommit
+from dosql.log.records import Batch, ObjectKey, Record
+from dosql.objects.turns import Turns
+from dosql.sqlite.database import Database
+from dosql.sqlite.wal import WalReader
+
+T = TypeVar("T")
+
+
+class InstanceClosed(Exception):
+    """The object went to sleep between the look-up and the turn: look it up again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """How long work may take, in seconds."""
+
+    inline_s: float
+    """On the event loop, where it delays everybody."""
+    statement_s: float
+    """On a worker thread, where it delays its own object."""
+
+
+class Instance:
+    """Made by the host, which alone opens, hibernates and evicts."""
+
+    def __init__(
+        self,
+        key: ObjectKey,
+        path: Path,
+        db: Database,
+        txid: int,
+        *,
+        commits: GroupCommit,
+        clock: Clock,
+        workers: Executor,
+        budgets: Budgets,
+        on_broken: Callable[[Instance], None],
+    ) -> None:
+        self.key = key
+        self.path = path
+        self.db = db
+        self.turns = Turns()
+        self.closed = False
+        self.broken: DosqlError | None = None
+        self.used_at = clock.monotonic()
+        """When the last call came, on the monotonic clock."""
+        self.txid = txid
+        """Newest batch handed to the log."""
+        self.durable_txid = txid
+        """Newest batch the log has acknowledged."""
+        self._size_bytes = db.size_bytes
+        self._wal = WalReader(path, db.page_size)
+        self._taken = 0  # at a wake the WAL is empty but for what the migrations committed
+        self._flush: Flush | None = None
+        self._commits = commits
+        self._clock = clock
+        self._workers = workers
+        self._budgets = budgets
+        self._on_broken = on_broken
+
+    # --- calls --------------------------------------------------------------------------------
+
+    async def call(self, work: Callable[[Database], T]) -> tuple[T, Bookmark]:
+        """Run ``work`` as one event; return when all it saw and wrote is durable.
+
+        Work that outlasts its inline budget is rolled back and run again on a worker thread.
+        A cancelled call leaves the work either done or not begun, never half.
+
+        Raises:
+            InstanceClosed: the object went to sleep meanwhile.
+            OverloadedError: the queue was too long, or the wait.
+            DosqlError: whatever ``work`` raised, or the commit did.
+        """
+        if not self.turns.try_enter():
+            await self.turns.enter()
+        leave = True
+        try:
+            self.check_open()
+            self.used_at = self._clock.monotonic()
+            try:
+                value = self.run_inline(work)
+            except BudgetError as error:
+                if error.code != "query_timeout":
+                    raise
+                leave = False
+                value = await self._run_on_worker(work, self._budgets.statement_s)
+        finally:
+            if leave:
+                self.turns.leave()
+        bookmark = self.bookmark
+        if bookmark.txid > self.durable_txid:
+            await self.durable(bookmark.txid)
+        return value, bookmark
+
+    @property
+    def statement_s(self) -> float:
+        """What one piece of work may take on a worker thread, in seconds."""
+        return self._budgets.statement_s
+
+    def check_open(self) -> None:
+        """Raises InstanceClosed if it sleeps, the reason's kind if it is broken."""
+        if self.closed:
+            raise InstanceClosed
+        if self.broken is not None:
+            raise self._refusal()
+
+    def run_inline(self, work: Callable[[Database], T]) -> T:
+        """Run ``work`` on the loop within the turn. BudgetError: rolled back, took too long."""
+        db = self.db
+        db.set_deadline(self._budgets.inline_s)
+        try:
+            return work(db)
+        finally:
+            self.after_work()
+
+    async def run_in_transaction(self, work: Callable[[Database], T], seconds: float) -> T:
+        """Run ``work`` on a worker thread within a turn that the caller keeps."""
+        future = self._workers.submit(self._work_on_thread, work, seconds)
+        return await _uninterrupted(asyncio.wrap_future(future))
+
+    async def _run_on_worker(self, work: Callable[[Database], T], seconds: float) -> T:
+        """Run ``work`` on a worker thread and leave the turn when it has ended, come what may."""
+        future = asyncio.wrap_future(self._workers.submit(self._work_on_thread, work, seconds))
+
+        def ended(_: asyncio.Future[T]) -> None:
+            self.after_work()
+            self.turns.leave()
+
+        future.add_done_callback(ended)
+        value = await asyncio.shield(future)
+        return value
+
+    def _work_on_thread(self, work: Callable[[Database], T], seconds: float) -> T:
+        self.db.set_deadline(seconds)
+        return work(self.db)
+
+    def after_work(self) -> None:
+        """On the loop, after any work within the turn: pass commits on, notice a broken file."""
+        db = self.db
+        if db.broken is not None:
+            self.break_(db.broken)
+        elif db.wal_frames != self._taken:
+            self._flush = self._commits.committed(self)
+
+    # --- durability ---------------------------------------------------------------------------
+
+    @property
+    def bookmark(self) -> Bookmark:
+        """The state as it is now; durable once `durable` returns."""
+        pending = self.db.wal_frames != self._taken
+        return Bookmark(self.txid + pending, self.key.incarnation)
+
+    async def durable(self, txid: int) -> None:
+        """The output gate: return when everything up to ``txid`` is durable.
+
+        ``txid`` is that of a `bookmark`. Raises what the commit failed with.
+        """
+        if self._flush is not None:
+            await self._flush.wait()
+        if self.durable_txid < txid:  # it broke before the log was asked
+            raise self._refusal()
+
+    def take(self) -> Callable[[], Record] | None:
+        """See `CommitSource`: everything up to now becomes one batch."""
+        start, end = self._taken, self.db.wal_frames
+        if start == end or self.broken is not None:
+            return None
+        self._taken = end
+        self.txid += 1
+        key, txid, wal, now_ms = self.key, self.txid, self._wal, self._clock.now_ms()
+        return lambda: Batch(key, txid, now_ms, wal.read(start, end))
+
+    def flushed(self, error: DosqlError | None) -> None:
+        """See `CommitSource`."""
+        if error is None:
+            self.durable_txid = self.txid
+        else:
+            self.break_(error)
+
+    @property
+    def wal_frames(self) -> int:
+        """Frames in the ``-wal``; it only shrinks by `checkpoint`."""
+        return self.db.wal_frames
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the database, as of its last turn."""
+        if not self.turns.busy and not self.closed:
+            self._size_bytes = self.db.size_bytes
+        return self._size_bytes
+
+    async def flush(self) -> None:
+        """Within the turn: return when nothing is left that the log does not have."""
+        while (txid := self.bookmark.txid) != self.durable_txid:
+            await self.durable(txid)
+
+    def checkpoint(self) -> None:
+        """Within the turn, after `flush`: move the WAL into the file. May run on a thread."""
+        assert self.durable_txid == self.txid, "a checkpoint must never pass the log"
+        self.db.checkpoint()
+        self._taken = self.db.wal_frames
+
+    def close(self) -> None:
+        """Give the file back as it is. Within the turn, or after the instance broke."""
+        self.closed = True
+        self.db.close()
+        self._wal.close()
+
+    def break_(self, error: DosqlError) -> None:
+        """Refuse everything from now on."""
+        if self.broken is None:
+            self.broken = error
+            self._on_broken(self)
+
+    def _refusal(self) -> DosqlError:
+        assert self.broken is not None
+        if self.broken.code in ("object_corrupt", "outcome_unknown", "disk_full"):
+            kind = type(self.broken)
+            return kind(self.broken.message, code=self.broken.code)
+        return UnavailableError(
+            "The object is being rebuilt after a failure; nothing was written.",
+            code="object_recovering",
+            retry_after_s=1,
+        )
+
+
+async def _uninterrupted(future: asyncio.Future[T]) -> T:
+    """Wait for a thread even if the caller is cancelled: it works on the caller's turn."""
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise

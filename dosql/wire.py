@@ -1,0 +1,266 @@
+"""What travels over HTTP: the bodies of requests and replies, and how SQLite values look in JSON.
+
+Server and client share these structs. Values, both ways:
+
+=============================  =====================================================
+SQLite                         JSON
+=============================  =====================================================
+NULL                           ``null``
+INTEGER                        an exact integer (``?int=string``: text beyond ±2**53)
+REAL                           a number; ±infinity is ``{"$float": "Infinity"}`` (replies only)
+TEXT                           a string; text that is not UTF-8 comes out as a blob
+BLOB                           ``{"$blob": "<base64>"}``
+=============================  =====================================================
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from dosql.errors import InvalidRequestError
+
+SqlValue = None | int | float | str | bytes
+"""What SQLite stores. ``bool`` is accepted as a parameter and stored as 0 or 1."""
+Params = Sequence[SqlValue] | Mapping[str, SqlValue]
+"""Positional (``?``) or named (``:name``, ``@name``, ``$name``; the key without the sign)."""
+
+INT64_MIN = -(2**63)
+INT64_MAX = 2**63 - 1
+_JS_SAFE = 2**53
+
+
+class Body(msgspec.Struct, rename="camel", omit_defaults=True):
+    """Base of all bodies: camelCase on the wire."""
+
+
+class SqlRequest(Body, forbid_unknown_fields=True):
+    """Body of ``/query``, ``/queryOne`` and ``/run``."""
+
+    sql: str
+    params: list[Any] | dict[str, Any] | None = None
+
+
+class Operation(Body, forbid_unknown_fields=True):
+    """One step of a transaction."""
+
+    type: Literal["query", "queryOne", "run"]
+    sql: str
+    params: list[Any] | dict[str, Any] | None = None
+
+
+class TransactionRequest(Body, forbid_unknown_fields=True):
+    """Body of ``/transaction``: all operations, or none."""
+
+    operations: list[Operation]
+
+
+class RunReply(Body, omit_defaults=False):
+    """What ``run`` did."""
+
+    changes: int
+    last_insert_rowid: int
+
+
+class TransactionOpened(Body):
+    """Reply of ``POST /transactions``; then statements go to ``/transactions/{id}/...``."""
+
+    id: str
+    expires_at: str
+    idle_seconds: float
+
+
+class ErrorReply(Body):
+    """Body of every reply that is not a success."""
+
+    error: str
+    code: str
+    request_id: str
+    retryable: bool = False
+    index: int | None = None
+    sqlite_code: str | None = None
+    offset: int | None = None
+
+
+class CreateTenant(Body, forbid_unknown_fields=True):
+    """Body of ``POST /admin/tenants``."""
+
+    name: str
+
+
+class TenantInfo(Body, omit_defaults=False):
+    """What is known of one tenant. Times are RFC 3339 in UTC."""
+
+    name: str
+    id: str
+    created_at: str
+    last_used_at: str
+    size_bytes: int
+    txid: int
+    state: Literal["awake", "hibernated"]
+
+
+class TenantPage(Body, omit_defaults=False):
+    """One page of tenants in name order; ``cursor`` leads to the next, null at the end."""
+
+    tenants: list[TenantInfo]
+    cursor: str | None
+
+
+class CreateToken(Body, forbid_unknown_fields=True):
+    """Body of ``POST /admin/tokens``. ``expires_in`` in seconds; none: never."""
+
+    tenant: str
+    access: Literal["read-write", "read-only"] = "read-write"
+    expires_in: int | None = None
+
+
+class TokenCreated(Body, omit_defaults=False):
+    """The only time the token itself is told."""
+
+    id: str
+    token: str
+    expires_at: str | None
+
+
+class TokenInfo(Body, omit_defaults=False):
+    """What is known of a token; never the token."""
+
+    id: str
+    tenant: str
+    access: Literal["read-write", "read-only"]
+    created_at: str
+    expires_at: str | None
+    expired: bool
+
+
+class MigrationState(Body, omit_defaults=False):
+    """Where one tenant stands."""
+
+    tenant: str
+    version: int
+    pending: list[str]
+    error: str | None = None
+
+
+class MigrationReport(Body, omit_defaults=False):
+    """Reply of ``GET /admin/migrations`` and of a run."""
+
+    available: list[str]
+    tenants: list[MigrationState]
+
+
+class RunMigrations(Body, forbid_unknown_fields=True):
+    """Body of ``POST /admin/migrations``. No tenant: all of them."""
+
+    tenant: str | None = None
+    dry_run: bool = False
+
+
+def decode_params(params: list[Any] | dict[str, Any] | None) -> Params:
+    """JSON parameters as SQLite values.
+
+    Raises:
+        InvalidRequestError: ``invalid_parameter``: a list or object that is not a tagged blob,
+            an integer beyond 64 bits, a float that is not finite, text that is not Unicode.
+    """
+    if params is None:
+        return ()
+    if isinstance(params, list):
+        for value in params:
+            if type(value) is not str or not value.isascii():
+                return [_decode_value(value, index) for index, value in enumerate(params)]
+        return params
+    return {name: _decode_value(value, name) for name, value in params.items()}
+
+
+def _decode_value(value: Any, where: int | str) -> SqlValue:
+    kind = type(value)
+    if kind is str:
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise _bad(where, "holds a lone surrogate, which is not text") from None
+        return value  # type: ignore[no-any-return]
+    if kind is int:
+        if not INT64_MIN <= value <= INT64_MAX:
+            raise _bad(where, "does not fit into 64 bits")
+        return value  # type: ignore[no-any-return]
+    if kind is float:
+        if not math.isfinite(value):
+            raise _bad(where, "is not a finite number")
+        return value  # type: ignore[no-any-return]
+    if value is None or kind is bool:
+        return value  # type: ignore[no-any-return]
+    if kind is dict and value.keys() == {"$blob"} and isinstance(value["$blob"], str):
+        try:
+            return base64.b64decode(value["$blob"], validate=True)
+        except (binascii.Error, ValueError):
+            raise _bad(where, "is not valid base64") from None
+    raise _bad(where, 'must be null, a number, a string, a boolean or {"$blob": "<base64>"}')
+
+
+def _bad(where: int | str, what: str) -> InvalidRequestError:
+    name = f"Parameter {where + 1}" if isinstance(where, int) else f"Parameter {where!r}"
+    return InvalidRequestError(f"{name} {what}.", code="invalid_parameter")
+
+
+def encode_params(params: Params | None) -> list[Any] | dict[str, Any] | None:
+    """SQLite values as JSON parameters; the counterpart of `decode_params`."""
+    if params is None:
+        return None
+    if isinstance(params, Mapping):
+        return {name: _encode_param(value) for name, value in params.items()}
+    if isinstance(params, (str, bytes)):
+        raise InvalidRequestError(
+            "Parameters must be a list, a tuple or a mapping.", code="invalid_parameter"
+        )
+    return [_encode_param(value) for value in params]
+
+
+def _encode_param(value: object) -> object:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return {"$blob": base64.b64encode(value).decode()}
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidRequestError("A parameter is not a finite number.", code="invalid_parameter")
+    return value
+
+
+def encode_rows(rows: list[tuple[SqlValue, ...]], *, int_as_text: bool = False) -> list[Any]:
+    """Rows as JSON-ready lists. Rows without blobs, infinities or (if asked) large integers
+    are handed through untouched: one look at the types decides."""
+    kinds = {type(value) for row in rows for value in row}
+    if bytes in kinds or float in kinds or (int_as_text and int in kinds):
+        return [[_encode_value(value, int_as_text) for value in row] for row in rows]
+    return rows
+
+
+def _encode_value(value: SqlValue, int_as_text: bool) -> object:
+    if isinstance(value, bytes):
+        return {"$blob": base64.b64encode(value).decode()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": "Infinity" if value > 0 else "-Infinity"}
+    if int_as_text and isinstance(value, int) and not -_JS_SAFE <= value <= _JS_SAFE:
+        return str(value)
+    return value
+
+
+def decode_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a reply with their tagged values as Python's own."""
+    return [{name: decode_value(value) for name, value in row.items()} for row in rows]
+
+
+def decode_value(value: Any) -> Any:
+    """One value of a reply: ``{"$blob"}`` to bytes, ``{"$float"}`` to ±infinity."""
+    if type(value) is dict:
+        if "$blob" in value:
+            return base64.b64decode(value["$blob"])
+        if "$float" in value:
+            return float(value["$float"])
+    return value

@@ -1,6 +1,6 @@
 """ObjectId: which durable object, for ever the same for the same namespace and name.
 
-The construction is workerd's (server/actor-id-impl.c++), so equal names give equal ids there and here:
+The construction is workerd's (server/actor-id-impl.c++): equal names give equal ids everywhere.
 ``K = SHA-256(unique key of the class)``, ``p`` = 16 bytes, ``id = p ‖ HMAC-SHA-256(K, p)[:16]``;
 ``p`` is ``HMAC-SHA-256(K, name)[:16]`` for a named object and random for a unique one.
 """
@@ -21,7 +21,7 @@ _HALF = 16
 
 @dataclass(frozen=True, slots=True)
 class ObjectId:
-    """32 bytes; ``str()`` gives 64 lower-case hex digits. ``name`` is known only if it made the id."""
+    """32 bytes; ``str()`` gives 64 hex digits. ``name`` is known only if it made the id."""
 
     raw: bytes
     name: str | None = field(default=None, compare=False)

@@ -17,8 +17,10 @@ from dosql.host.awake import AwakeObjects
 from dosql.host.catalog import CATALOG_KEY, CATALOG_MIGRATIONS, Catalog
 from dosql.host.data_directory import DataDirectory
 from dosql.host.maintenance import Maintenance
+from dosql.host.schemas import Schemas
 from dosql.host.tenants import NAMESPACE, Tenants
 from dosql.host.tokens import Tokens
+from dosql.host.usage import Usage
 from dosql.log.disk import Disk, RealDisk
 from dosql.log.group_commit import CommitSource, GroupCommit
 from dosql.log.node_log import NodeLog
@@ -110,10 +112,13 @@ class Host:
         self._catalog_wake: asyncio.Task[Instance] | None = None
         self._closing = False
         self.tokens = Tokens(catalog, clock, randomness)
+        usage = Usage(catalog, clock, len(settings.migrations))
+        self._usage = usage
         self.tenants = Tenants(
             catalog,
             self._awake,
             self._commits,
+            usage,
             settings=settings,
             directory=directory,
             clock=clock,
@@ -121,8 +126,9 @@ class Host:
             disk=disk,
             on_removed=self.tokens.forget,
         )
-        self._awake.on_sleep = self.tenants.slept
-        self._maintenance.on_sweep = self.tenants.record_uses
+        self.schemas = Schemas(self.tenants, catalog, self._awake, usage, settings.migrations)
+        self._awake.on_sleep = usage.slept
+        self._maintenance.on_sweep = usage.record
 
     @classmethod
     async def start(
@@ -198,7 +204,7 @@ class Host:
             batches=self._commits.batches,
             log_bytes=self._log.size_bytes,
             turn_waiters=sum(each.turns.waiting for each in self._awake.all()),
-            open_transactions=self.tenants.open_transactions,
+            open_transactions=len(self.tenants.transactions),
         )
 
     async def close(self) -> None:
@@ -214,7 +220,7 @@ class Host:
             if instance.key != CATALOG_KEY:
                 await self._awake.sleep(instance)
         await self._awake.settled()
-        self.tenants.record_uses()
+        self._usage.record()
         catalog = self._awake.peek(CATALOG_KEY)
         if catalog is not None:
             await self._awake.sleep(catalog)

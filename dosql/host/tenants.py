@@ -5,28 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from dosql.bookmarks import Bookmark
 from dosql.clock import Clock, Randomness, iso_from_ms
-from dosql.errors import ConflictError, DosqlError, NotFoundError, UnavailableError
+from dosql.errors import ConflictError, NotFoundError, UnavailableError
 from dosql.host import transfer
 from dosql.host.awake import AwakeObjects
-from dosql.host.catalog import Catalog, Entry, Use
+from dosql.host.catalog import Catalog, Entry
 from dosql.host.data_directory import DataDirectory
 from dosql.host.names import check_tenant_name
+from dosql.host.tenant import Tenant
+from dosql.host.transactions import OpenTransactions
+from dosql.host.usage import Usage
 from dosql.ids import IdFactory
 from dosql.log.disk import Disk
 from dosql.log.group_commit import GroupCommit
 from dosql.log.records import Drop, ObjectKey
 from dosql.log.redo import database_path, remove_database
-from dosql.objects.idempotency import Idempotency, Work, store_outcome, stored_outcome
 from dosql.objects.instance import Instance, InstanceClosed
-from dosql.objects.interactive import InteractiveTransaction
-from dosql.sqlite.database import Database
-from dosql.wire import MigrationReport, MigrationState, RunMigrations, TenantInfo, TenantPage
+from dosql.wire import TenantInfo, TenantPage
 
 if TYPE_CHECKING:
     from dosql.host.host import HostSettings
@@ -37,104 +36,6 @@ _IDS = IdFactory(NAMESPACE)
 _HANDLES_MAX = 10_000
 _PAGE_MAX = 1_000
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The outcome of one event."""
-
-    body: bytes
-    bookmark: Bookmark
-    replayed: bool = False
-
-
-class Tenant:
-    """Calls one tenant's database: wakes it when needed, one event at a time."""
-
-    __slots__ = ("_tenants", "key", "name")
-
-    def __init__(self, tenants: Tenants, name: str, key: ObjectKey) -> None:
-        self.name = name
-        self.key = key
-        self._tenants = tenants
-
-    async def call(self, work: Work, *, idempotency: Idempotency | None = None) -> Done:
-        """Run ``work`` as one event; return when all it saw and wrote is durable.
-
-        With a key, the first outcome is stored with the write, and given again to whoever comes
-        with the same key and the same request.
-
-        Raises:
-            NotFoundError: ``tenant_not_found``: the tenant was deleted meanwhile.
-            ConflictError: ``idempotency_key_reused``.
-            OverloadedError, UnavailableError: nothing was done.
-            DosqlError: whatever ``work`` raised; nothing of it was applied.
-        """
-        if idempotency is not None:
-            return await self._call_once(work, idempotency)
-        body, bookmark = await self._call(work)
-        return Done(body, bookmark)
-
-    async def _call(self, work: Callable[[Database], T]) -> tuple[T, Bookmark]:
-        tenants = self._tenants
-        while True:
-            instance = tenants.awake.find(self.key)
-            if instance is None:
-                instance = await tenants.wake(self)
-            try:
-                return await instance.call(work)
-            except InstanceClosed:
-                continue
-
-    async def _call_once(self, work: Work, idempotency: Idempotency) -> Done:
-        now_ms = self._tenants.clock.now_ms()
-
-        def once(db: Database) -> tuple[bytes, bool]:
-            stored = stored_outcome(db, idempotency, now_ms)
-            if stored is not None:
-                return stored, True
-            with db.transaction():
-                body = work(db)
-                store_outcome(db, idempotency, body, now_ms)
-            return body, False
-
-        (body, replayed), bookmark = await self._call(once)
-        return Done(body, bookmark, replayed)
-
-    async def committed(self, idempotency: Idempotency) -> Done | None:
-        """The outcome stored under the key, or None: then nothing with it was applied."""
-        now_ms = self._tenants.clock.now_ms()
-        body, bookmark = await self._call(lambda db: stored_outcome(db, idempotency, now_ms))
-        return None if body is None else Done(body, bookmark, replayed=True)
-
-    async def begin(self) -> InteractiveTransaction:
-        """Begin a transaction over several calls; everybody else waits until it ends.
-
-        Raises:
-            OverloadedError: the wait for the turn was too long.
-        """
-        tenants, settings = self._tenants, self._tenants.settings
-        while True:
-            instance = await tenants.wake(self)
-            id = tenants.randomness.token_urlsafe(24)
-            try:
-                transaction = await InteractiveTransaction.open(
-                    id,
-                    instance,
-                    clock=tenants.clock,
-                    idle_s=settings.transaction_idle_s,
-                    life_s=settings.transaction_s,
-                )
-            except InstanceClosed:
-                continue
-            tenants.watch(self, transaction)
-            return transaction
-
-    def transaction(self, id: str) -> InteractiveTransaction:
-        """An open transaction of this tenant. Raises NotFoundError (``transaction_not_found``)."""
-        return self._tenants.transaction(self.name, id)
-
 
 class Tenants:
     """All tenants of the host."""
@@ -144,6 +45,7 @@ class Tenants:
         catalog: Catalog,
         awake: AwakeObjects,
         commits: GroupCommit,
+        usage: Usage,
         *,
         settings: HostSettings,
         directory: DataDirectory,
@@ -158,16 +60,12 @@ class Tenants:
         self.settings = settings
         self._catalog = catalog
         self._commits = commits
+        self._usage = usage
         self._directory = directory
         self._disk = disk
         self._on_removed = on_removed
         self._handles: dict[str, Tenant] = {}
-        self._by_key: dict[ObjectKey, str] = {}
-        """Names of the objects that are or were awake since their use was last recorded."""
-        self._uses: dict[ObjectKey, Use] = {}
-        self._failed_migrations: dict[str, str] = {}
-        self._transactions: dict[str, tuple[str, InteractiveTransaction]] = {}
-        self._watchers: set[asyncio.Task[None]] = set()
+        self.transactions = OpenTransactions()
         self._changes = asyncio.Lock()
         """Creations by import, replacements and deletions, one at a time."""
         self._closing = False
@@ -209,48 +107,9 @@ class Tenants:
         entry = self._catalog.find(tenant.name)
         if entry is None or entry.key != tenant.key:
             raise _not_found()
-        try:
-            instance = await self.awake.get(tenant.key, self.settings.migrations)
-        except DosqlError as error:
-            if error.code.startswith("migration"):
-                self._failed_migrations[tenant.name] = error.message
-            raise
-        self._failed_migrations.pop(tenant.name, None)
-        self._by_key[tenant.key] = tenant.name
+        instance = await self.awake.get(tenant.key, self.settings.migrations)
+        self._usage.woke(tenant.key, tenant.name)
         return instance
-
-    # --- interactive transactions -------------------------------------------------------------
-
-    @property
-    def open_transactions(self) -> int:
-        """How many interactive transactions are open."""
-        return len(self._transactions)
-
-    def watch(self, tenant: Tenant, transaction: InteractiveTransaction) -> None:
-        """Keep the transaction findable until it ends."""
-        self._transactions[transaction.id] = (tenant.name, transaction)
-
-        async def forget() -> None:
-            await transaction.wait_closed()
-            self._transactions.pop(transaction.id, None)
-
-        task = asyncio.get_running_loop().create_task(forget())
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
-
-    def transaction(self, name: str, id: str) -> InteractiveTransaction:
-        """Raises NotFoundError (``transaction_not_found``) also for another tenant's."""
-        owner, transaction = self._transactions.get(id, ("", None))
-        if transaction is None or owner != name:
-            raise NotFoundError(
-                "There is no such transaction; it may have ended.", code="transaction_not_found"
-            )
-        return transaction
-
-    async def _end_transactions(self, name: str | None = None) -> None:
-        for owner, transaction in list(self._transactions.values()):
-            if name is None or owner == name:
-                await transaction.rollback()
 
     # --- administration -----------------------------------------------------------------------
 
@@ -283,9 +142,10 @@ class Tenants:
 
     def info(self, name: str) -> TenantInfo:
         """Raises NotFoundError (``tenant_not_found``)."""
-        return self._info(self._entry(name))
+        return self._info(self.entry(name))
 
-    def _entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> Entry:
+        """Raises NotFoundError (``tenant_not_found``)."""
         entry = self._catalog.find(name)
         if entry is None:
             raise _not_found()
@@ -293,9 +153,7 @@ class Tenants:
 
     def _info(self, entry: Entry) -> TenantInfo:
         instance = self.awake.peek(entry.key)
-        use = self._uses.get(entry.key)
-        if instance is not None:
-            use = self._use(instance, entry.schema_version)
+        use = self._usage.now(instance) if instance else self._usage.pending(entry.key)
         return TenantInfo(
             name=entry.name,
             id=entry.key.id.hex(),
@@ -313,8 +171,8 @@ class Tenants:
             NotFoundError: ``tenant_not_found``.
         """
         async with self._changes:
-            entry = self._entry(name)
-            await self._end_transactions(name)
+            entry = self.entry(name)
+            await self.transactions.roll_back(name)
             await self.awake.discard(entry.key)
             self._catalog.delete_nowait(name)
             await self._remove(entry)
@@ -323,8 +181,7 @@ class Tenants:
         """In the same flush as the catalog's change: end this life of the object."""
         dropped = self._commits.add(Drop(entry.key))
         self._handles.pop(entry.name, None)
-        self._by_key.pop(entry.key, None)
-        self._uses.pop(entry.key, None)
+        self._usage.forget(entry.key)
         self._on_removed()
         await dropped.wait()
         await self.awake.discard(entry.key)  # a call that was on its way may have woken it
@@ -396,92 +253,17 @@ class Tenants:
             if old is None:
                 await self._catalog.put(entry)
             else:
-                await self._end_transactions(name)
+                await self.transactions.roll_back(name)
                 await self.awake.discard(old.key)
                 self._catalog.put_nowait(entry)
                 await self._remove(old)
         return self._info(entry)
 
-    # --- migrations ---------------------------------------------------------------------------
-
-    def migration_report(self, names: list[str] | None = None) -> MigrationReport:
-        """Which migrations each tenant has yet to get. Wakes nobody."""
-        available = [each.name for each in self.settings.migrations]
-        states = [
-            MigrationState(
-                tenant=entry.name,
-                version=self._version(entry),
-                pending=available[self._version(entry) :],
-                error=self._failed_migrations.get(entry.name),
-            )
-            for entry in self._entries(names)
-        ]
-        return MigrationReport(available, states)
-
-    async def run_migrations(self, request: RunMigrations) -> MigrationReport:
-        """Bring one tenant, or all, up to date by waking those that are behind.
-
-        A tenant that fails is reported, and does not keep the others from theirs.
-        """
-        names = None if request.tenant is None else [request.tenant]
-        report = self.migration_report(names)
-        if request.dry_run:
-            return report
-        for state in report.tenants:
-            if state.pending:
-                with contextlib.suppress(DosqlError):
-                    await self.wake(self.get(state.tenant))
-        return self.migration_report(names)
-
-    def _entries(self, names: list[str] | None) -> list[Entry]:
-        if names is not None:
-            return [self._entry(name) for name in names]
-        entries: list[Entry] = []
-        while page := self._catalog.page("", entries[-1].name if entries else "", _PAGE_MAX):
-            entries += page
-        return entries
-
-    def _version(self, entry: Entry) -> int:
-        if self.awake.peek(entry.key) is not None:
-            return len(self.settings.migrations)  # being awake proves it
-        use = self._uses.get(entry.key)
-        return use.schema_version if use else entry.schema_version
-
-    # --- use ----------------------------------------------------------------------------------
-
-    def _use(self, instance: Instance, schema_version: int) -> Use:
-        idle_ms = int((self.clock.monotonic() - instance.used_at) * 1000)
-        return Use(self.clock.now_ms() - idle_ms, instance.size_bytes, schema_version)
-
-    def slept(self, instance: Instance) -> None:
-        """An object goes to sleep: note when it was used last, and how large it is."""
-        if instance.key in self._by_key:
-            self._uses[instance.key] = self._use(instance, len(self.settings.migrations))
-            if len(self._uses) >= _PAGE_MAX:
-                self.record_uses()
-
-    def record_uses(self) -> None:
-        """Write what was noted to the catalog, in one transaction."""
-        uses, self._uses = self._uses, {}
-        named = [
-            (self._by_key[key], key.incarnation, use)
-            for key, use in uses.items()
-            if key in self._by_key
-        ]
-        for key in uses:
-            if self.awake.peek(key) is None:
-                self._by_key.pop(key, None)
-        if named:
-            self._catalog.record_use(named)
-
     async def close(self) -> None:
         """Refuse new calls and roll back what is open."""
         self._closing = True
-        await self._end_transactions()
+        await self.transactions.roll_back()
 
 
 def _not_found() -> NotFoundError:
     return NotFoundError("There is no such tenant.", code="tenant_not_found")
-
-
-__all__ = ["Bookmark", "Done", "Idempotency", "InteractiveTransaction", "Tenant", "Tenants", "Work"]

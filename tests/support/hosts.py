@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from dosql.host.host import Host, HostSettings
-from dosql.host.tenants import Done, Idempotency, Tenant
+from dosql.host.tenant import Done, Tenant
 from dosql.log.disk import Disk
+from dosql.objects.idempotency import Idempotency
 from dosql.sqlite.database import Database
 from dosql.sqlite.migrations import Migration
 
@@ -67,3 +69,20 @@ async def tenant_with_items(host: Host, name: str = "acme") -> Tenant:
 def migration(version: int, sql: str) -> Migration:
     """A migration made by a test."""
     return Migration(version, f"{version:03d}_test", sql, f"checksum-{version}-{sql}")
+
+
+async def crashed(host: Host) -> None:
+    """End the host as a kill does: nothing is checkpointed, nothing is said to the log."""
+    await host._maintenance.stop()
+    host._commits.close()
+    for instance in host._awake.all():
+        instance.close()
+    host._log.close()
+    host._directory.release()
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
+    """Return as soon as ``condition`` holds; TimeoutError if it never does."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what is waited for sends no event
+            await asyncio.sleep(0.01)

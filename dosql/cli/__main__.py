@@ -1,0 +1,5 @@
+"""``python -m dosql.cli``."""
+
+from dosql.cli import main
+
+main()

@@ -1,0 +1,84 @@
+"""``dosql serve``: hands its flags to the server, which checks them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dosql.cli.output import complain
+
+
+def _flag(name: str, value: str, help_text: str) -> object:
+    return typer.Option(name, metavar=value, help=help_text, show_default=False)
+
+
+Flag = str | None
+
+
+def serve(
+    listen: Annotated[
+        Flag, _flag("--listen", "HOST:PORT", "Where to listen [default: 127.0.0.1:8787]")
+    ] = None,
+    data_dir: Annotated[
+        Flag, _flag("--data-dir", "DIR", "Where everything is kept [default: ./data]")
+    ] = None,
+    bucket: Annotated[
+        Flag, _flag("--bucket", "URL", "Copy to file:///path or s3://bucket/prefix")
+    ] = None,
+    s3_endpoint: Annotated[
+        Flag, _flag("--s3-endpoint", "URL", "URL of an S3-compatible store; keys from AWS_...")
+    ] = None,
+    durability: Annotated[
+        Flag,
+        _flag("--durability", "MODE", "What a reply waits for: local or bucket [default: local]"),
+    ] = None,
+    max_open: Annotated[Flag, _flag("--max-open", "N", "Objects awake at once")] = None,
+    idle_seconds: Annotated[
+        Flag, _flag("--idle-seconds", "S", "Seconds after which an object hibernates")
+    ] = None,
+    app: Annotated[Flag, _flag("--app", "MODULE:APP", "Durable object classes of your own")] = None,
+    migrations: Annotated[
+        Flag, _flag("--migrations", "DIR", "Directory of NNN_name.sql files")
+    ] = None,
+    default_tenant: Annotated[
+        Flag, _flag("--default-tenant", "NAME", "Tenant of requests that name none")
+    ] = None,
+    tenant_creation: Annotated[
+        Flag, _flag("--tenant-creation", "MODE", "auto or explicit [default: auto]")
+    ] = None,
+    base_domain: Annotated[
+        Flag, _flag("--base-domain", "DOMAIN", "Take the tenant from one label below this domain")
+    ] = None,
+    log_level: Annotated[
+        Flag, _flag("--log-level", "LEVEL", "debug, info, warning or error [default: info]")
+    ] = None,
+) -> None:
+    """Start the server.
+
+    Every flag can also be set as DOSQL_..., for example DOSQL_DATA_DIR; a flag wins.
+    """
+    given: dict[str, str | None] = {
+        "listen": listen,
+        "data_dir": data_dir,
+        "bucket": bucket,
+        "s3_endpoint": s3_endpoint,
+        "durability": durability,
+        "max_open": max_open,
+        "idle_seconds": idle_seconds,
+        "app": app,
+        "migrations": migrations,
+        "default_tenant": default_tenant,
+        "tenant_creation": tenant_creation,
+        "base_domain": base_domain,
+        "log_level": log_level,
+    }
+    overrides: dict[str, object] = {
+        name: value for name, value in given.items() if value is not None
+    }
+    try:
+        from server import run
+    except ModuleNotFoundError as exc:
+        complain(f"{exc.name} is not installed; the server needs: pip install 'dosql[server]'")
+        raise typer.Exit(1) from None
+    run.serve(overrides)

@@ -1,0 +1,1 @@
+"""The interactive shell: SQL and dot commands against one tenant's database."""

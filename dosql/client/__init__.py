@@ -1,0 +1,30 @@
+"""The Python client, asynchronous and synchronous.
+
+``AsyncClient`` and ``Client`` have the same methods; the second is generated from the first.
+Both raise only the errors of `dosql.errors`, except for wrong types of arguments and for
+``OSError`` where the caller's own files are read or written.
+"""
+
+from dosql.client import operations
+from dosql.client._async.client import AsyncClient
+from dosql.client._async.tenant import AsyncTenant
+from dosql.client._async.transaction import AsyncTransaction
+from dosql.client._sync.client import Client
+from dosql.client._sync.tenant import Tenant
+from dosql.client._sync.transaction import Transaction
+from dosql.client.operations import Operation
+from dosql.client.rows import Row, Rows, RunResult
+
+__all__ = [
+    "AsyncClient",
+    "AsyncTenant",
+    "AsyncTransaction",
+    "Client",
+    "Operation",
+    "Row",
+    "Rows",
+    "RunResult",
+    "Tenant",
+    "Transaction",
+    "operations",
+]

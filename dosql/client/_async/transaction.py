@@ -1,0 +1,261 @@
+"""AsyncTransaction: statements between which the caller may think.
+
+The server's side of it lives exactly as long as one streamed reply: whoever stops reading that
+stream, by closing it or by dying, has the transaction rolled back at once, so that a lost
+client never keeps others waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+import httpx2
+
+from dosql.client._async.transport import AsyncTransport
+from dosql.client.calls import (
+    Call,
+    QueryOneReply,
+    QueryReply,
+    Reply,
+    RowsReply,
+    StatementType,
+    decode,
+    encode,
+    idempotency_key_or_new,
+    json_headers,
+    sql_request,
+)
+from dosql.client.errors import failure_from_exception
+from dosql.client.rows import (
+    Row,
+    Rows,
+    RunResult,
+    convert_rows,
+    rows_from_json,
+    table_from_json,
+)
+from dosql.errors import ConflictError, DosqlError, InternalError, UnavailableError
+from dosql.wire import Params, RunReply, TransactionOpened
+
+T = TypeVar("T")
+
+
+class AsyncTransaction:
+    """An interactive transaction of one tenant: commits or rolls back exactly once.
+
+    Made by `AsyncTenant.transaction` and opened by ``with``, or by `open`. A statement that
+    SQLite refuses leaves it open, so the caller may catch the error and go on. It is over when
+    the server says so (``transaction_not_found``, ``transaction_aborted``).
+    """
+
+    def __init__(
+        self,
+        transport: AsyncTransport,
+        headers: Mapping[str, str],
+        note_reply: Callable[[Reply], None],
+    ) -> None:
+        self._transport = transport
+        self._headers = headers
+        self._note_reply = note_reply
+        self._opened: TransactionOpened | None = None
+        self._response: httpx2.Response | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
+        self._reply_lost = False
+
+    @property
+    def is_open(self) -> bool:
+        """Neither committed, nor rolled back, nor known to be gone."""
+        return self._opened is not None
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long the server waits for the next statement before it rolls back."""
+        return self._require_open().idle_seconds
+
+    @property
+    def expires_at(self) -> str:
+        """When the server rolls back in any case, RFC 3339."""
+        return self._require_open().expires_at
+
+    async def open(self) -> None:
+        """Begin; waits for its turn at the object.
+
+        Raises:
+            ConflictError: ``transaction_open``: it is open already.
+        """
+        if self._opened is not None:
+            raise ConflictError("The transaction is open already.", code="transaction_open")
+        headers = {
+            **self._headers,
+            "Accept": "application/x-ndjson",
+            "Accept-Encoding": "identity",
+        }
+        self._reply_lost = False
+        self._response = await self._transport.stream(
+            Call("POST", "/transactions", headers=headers), long_lived=True
+        )
+        try:
+            self._opened = await self._read_opened(self._response)
+        finally:
+            if self._opened is None:
+                await self._close()
+
+    async def _read_opened(self, response: httpx2.Response) -> TransactionOpened:
+        chunks = self._chunks = response.aiter_raw()
+        line = b""
+        try:
+            while b"\n" not in line:
+                chunk = await anext(chunks, b"")
+                if not chunk:
+                    break
+                line += chunk
+        except httpx2.HTTPError as exc:
+            raise failure_from_exception(exc, self._transport.url).error from exc
+        return decode(Reply(response.status_code, response.headers, line), TransactionOpened)
+
+    @overload
+    async def query(self, sql: str, params: Params | None = None) -> list[Row]: ...
+    @overload
+    async def query(self, sql: str, params: Params | None = None, *, into: type[T]) -> list[T]: ...
+    async def query(
+        self, sql: str, params: Params | None = None, *, into: type[Any] | None = None
+    ) -> list[Any]:
+        """All rows of a statement, as dicts or as instances of ``into``."""
+        reply = await self._send_statement("query", sql, params)
+        rows = rows_from_json(decode(reply, QueryReply).rows)
+        return rows if into is None else convert_rows(rows, into)
+
+    @overload
+    async def query_one(self, sql: str, params: Params | None = None) -> Row | None: ...
+    @overload
+    async def query_one(
+        self, sql: str, params: Params | None = None, *, into: type[T]
+    ) -> T | None: ...
+    async def query_one(
+        self, sql: str, params: Params | None = None, *, into: type[Any] | None = None
+    ) -> Any:
+        """The first row of a statement, or None if it has none."""
+        reply = await self._send_statement("queryOne", sql, params)
+        row = decode(reply, QueryOneReply).row
+        if row is None:
+            return None
+        rows = rows_from_json([row])
+        return rows[0] if into is None else convert_rows(rows, into)[0]
+
+    async def query_rows(self, sql: str, params: Params | None = None) -> Rows:
+        """Rows as tuples, with the column names."""
+        reply = await self._send_statement("query", sql, params, arrays=True)
+        table = decode(reply, RowsReply)
+        return table_from_json(table.columns, table.rows)
+
+    async def run(self, sql: str, params: Params | None = None) -> RunResult:
+        """Run a statement that writes; others see it, and it is durable, after `commit`."""
+        reply = await self._send_statement("run", sql, params)
+        done = decode(reply, RunReply)
+        return RunResult(done.changes, done.last_insert_rowid)
+
+    async def commit(self, *, idempotency_key: str | None = None) -> None:
+        """Make it all durable.
+
+        Raises:
+            ConflictError: ``transaction_aborted``: it was rolled back, or had to be now,
+                because the reply to one of its statements had been lost.
+            NotFoundError: ``transaction_not_found``: the server had given it up.
+            OutcomeUnknownError: the reply was lost.
+        """
+        opened = self._require_open()
+        if self._reply_lost:
+            await self.rollback()
+            raise ConflictError(
+                "Rolled back: the reply to a statement of the transaction had been lost.",
+                code="transaction_aborted",
+            )
+        key = idempotency_key_or_new(idempotency_key, self._transport.randomness)
+        call = Call(
+            "POST",
+            f"/transactions/{opened.id}/commit",
+            headers={**self._headers, "Idempotency-Key": key},
+            writes=True,
+        )
+        try:
+            self._note_reply(await self._transport.send(call))
+        finally:
+            await self._close()
+
+    async def rollback(self) -> None:
+        """Undo it all; idempotent. Never fails: the server rolls back when the stream closes."""
+        if self._opened is None:
+            return
+        call = Call(
+            "DELETE", f"/transactions/{self._opened.id}", headers=self._headers, attempts_max=1
+        )
+        try:
+            with suppress(DosqlError):
+                await self._transport.send(call)
+        finally:
+            await self._close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc is not None:
+            await self.rollback()
+        elif self._opened is not None:
+            await self.commit()
+
+    async def _send_statement(
+        self,
+        statement_type: StatementType,
+        sql: str,
+        params: Params | None,
+        *,
+        arrays: bool = False,
+    ) -> Reply:
+        opened = self._require_open()
+        call = Call(
+            "POST",
+            f"/transactions/{opened.id}/{statement_type}" + ("?rows=array" if arrays else ""),
+            encode(sql_request(sql, params)),
+            json_headers(self._headers),
+            attempts_max=1,  # a statement that ran twice would be seen twice
+        )
+        try:
+            reply = await self._transport.send(call)
+        except DosqlError as exc:
+            await self._after_failure(exc)
+            raise
+        except BaseException:
+            self._reply_lost = True  # cancelled or interrupted under way
+            raise
+        self._note_reply(reply)
+        return reply
+
+    async def _after_failure(self, error: DosqlError) -> None:
+        if error.code in ("transaction_not_found", "transaction_aborted"):
+            await self._close()
+        elif isinstance(error, (UnavailableError, InternalError)):
+            self._reply_lost = True
+
+    def _require_open(self) -> TransactionOpened:
+        if self._opened is None:
+            raise ConflictError("The transaction is not open.", code="transaction_closed")
+        return self._opened
+
+    async def _close(self) -> None:
+        self._opened = None
+        chunks, self._chunks = self._chunks, None
+        response, self._response = self._response, None
+        if isinstance(chunks, AsyncGenerator):  # not left to the garbage collector
+            await chunks.aclose()
+        if response is not None:
+            await response.aclose()

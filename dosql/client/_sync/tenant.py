@@ -1,0 +1,228 @@
+# Generated from dosql/client/_async by scripts/generate_sync.py; do not edit.
+"""Tenant: the database of one tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar, overload
+
+from dosql.client import operations as ops
+from dosql.client._sync.transaction import Transaction
+from dosql.client._sync.transport import Transport
+from dosql.client.calls import (
+    Call,
+    QueryOneReply,
+    QueryReply,
+    Reply,
+    RowsReply,
+    StatementType,
+    TransactionReply,
+    check_tenant_name,
+    decode,
+    encode,
+    idempotency_key_or_new,
+    json_headers,
+    statement_call,
+)
+from dosql.client.operations import Operation, PlainOperation
+from dosql.client.rows import (
+    Row,
+    Rows,
+    RunResult,
+    convert_rows,
+    rows_from_json,
+    table_from_json,
+)
+from dosql.errors import InternalError
+from dosql.wire import Params, RunReply
+
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+
+
+class Tenant:
+    """Statements against one tenant's database, each its own transaction.
+
+    Every method may raise the errors of `dosql.errors`: SqlError and its ConstraintError for
+    what SQLite refuses, UnavailableError when nothing was written, OutcomeUnknownError when a
+    write's reply was lost and the repetitions ran out.
+    """
+
+    def __init__(self, transport: Transport, name: str) -> None:
+        self._transport = transport
+        self.name = check_tenant_name(name)
+        self._headers = {"X-Tenant-ID": self.name}
+        self.last_bookmark: str | None = None
+        """The state of the database that the newest reply reflects."""
+
+    @overload
+    def query(
+        self, sql: str, params: Params | None = None, *, idempotency_key: str | None = None
+    ) -> list[Row]: ...
+    @overload
+    def query(
+        self,
+        sql: str,
+        params: Params | None = None,
+        *,
+        into: type[T],
+        idempotency_key: str | None = None,
+    ) -> list[T]: ...
+    def query(
+        self,
+        sql: str,
+        params: Params | None = None,
+        *,
+        into: type[Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> list[Any]:
+        """All rows of a statement, as dicts or as instances of ``into``."""
+        reply = self._send_statement("query", sql, params, idempotency_key)
+        rows = rows_from_json(decode(reply, QueryReply).rows)
+        return rows if into is None else convert_rows(rows, into)
+
+    @overload
+    def query_one(
+        self, sql: str, params: Params | None = None, *, idempotency_key: str | None = None
+    ) -> Row | None: ...
+    @overload
+    def query_one(
+        self,
+        sql: str,
+        params: Params | None = None,
+        *,
+        into: type[T],
+        idempotency_key: str | None = None,
+    ) -> T | None: ...
+    def query_one(
+        self,
+        sql: str,
+        params: Params | None = None,
+        *,
+        into: type[Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Any:
+        """The first row of a statement, or None if it has none."""
+        reply = self._send_statement("queryOne", sql, params, idempotency_key)
+        row = decode(reply, QueryOneReply).row
+        if row is None:
+            return None
+        rows = rows_from_json([row])
+        return rows[0] if into is None else convert_rows(rows, into)[0]
+
+    def query_rows(
+        self, sql: str, params: Params | None = None, *, idempotency_key: str | None = None
+    ) -> Rows:
+        """Rows as tuples, with the column names: keeps duplicate names, and names of no rows."""
+        reply = self._send_statement("query", sql, params, idempotency_key, arrays=True)
+        table = decode(reply, RowsReply)
+        return table_from_json(table.columns, table.rows)
+
+    def run(
+        self, sql: str, params: Params | None = None, *, idempotency_key: str | None = None
+    ) -> RunResult:
+        """Run a statement that writes; durable when this returns.
+
+        With an ``idempotency_key`` of your own you can repeat the call yourself, for a day:
+        the statement runs once, and every repetition gets the first outcome.
+        """
+        reply = self._send_statement("run", sql, params, idempotency_key)
+        done = decode(reply, RunReply)
+        return RunResult(done.changes, done.last_insert_rowid)
+
+    @overload
+    def batch(
+        self, operations: tuple[Operation[T1]], *, idempotency_key: str | None = None
+    ) -> tuple[T1]: ...
+    @overload
+    def batch(
+        self, operations: tuple[Operation[T1], Operation[T2]], *, idempotency_key: str | None = None
+    ) -> tuple[T1, T2]: ...
+    @overload
+    def batch(
+        self,
+        operations: tuple[Operation[T1], Operation[T2], Operation[T3]],
+        *,
+        idempotency_key: str | None = None,
+    ) -> tuple[T1, T2, T3]: ...
+    @overload
+    def batch(
+        self,
+        operations: tuple[Operation[T1], Operation[T2], Operation[T3], Operation[T4]],
+        *,
+        idempotency_key: str | None = None,
+    ) -> tuple[T1, T2, T3, T4]: ...
+    @overload
+    def batch(
+        self,
+        operations: Sequence[Operation[Any] | PlainOperation],
+        *,
+        idempotency_key: str | None = None,
+    ) -> Sequence[Any]: ...
+    def batch(
+        self,
+        operations: Sequence[Operation[Any] | PlainOperation],
+        *,
+        idempotency_key: str | None = None,
+    ) -> Any:
+        """Run all operations in one transaction, or none of them.
+
+        The results come in the order of the operations; a tuple of operations gives a tuple
+        whose types a checker knows. An error carries the failed operation's ``index``.
+        """
+        prepared = [ops.from_plain(operation) for operation in operations]
+        call = Call(
+            "POST",
+            "/transaction",
+            encode(ops.to_body(prepared)),
+            json_headers({**self._headers, "Idempotency-Key": self._key(idempotency_key)}),
+            writes=True,
+        )
+        results = decode(self._send(call), TransactionReply).results
+        if len(results) != len(prepared):
+            raise InternalError("The reply has not one result each.", code="invalid_reply")
+        read = ops.read_results(prepared, results)
+        return tuple(read) if isinstance(operations, tuple) else read
+
+    def transaction(self) -> Transaction:
+        """An interactive transaction, for a ``with`` block.
+
+        Statements inside really run and really read; nobody else's run meanwhile. It commits
+        at the end of the block, and rolls back if the block raises. The server rolls back too
+        when it waits more than 5 s for the next statement, or the client goes away.
+        """
+        return Transaction(self._transport, self._headers, self._note_bookmark)
+
+    def _send_statement(
+        self,
+        statement_type: StatementType,
+        sql: str,
+        params: Params | None,
+        key: str | None,
+        *,
+        arrays: bool = False,
+    ) -> Reply:
+        call = statement_call(
+            "",
+            statement_type,
+            sql,
+            params,
+            headers=self._headers,
+            idempotency_key=self._key(key),
+            rows_as_arrays=arrays,
+        )
+        return self._send(call)
+
+    def _send(self, call: Call) -> Reply:
+        reply = self._transport.send(call)
+        self._note_bookmark(reply)
+        return reply
+
+    def _key(self, given: str | None) -> str:
+        return idempotency_key_or_new(given, self._transport.randomness)
+
+    def _note_bookmark(self, reply: Reply) -> None:
+        self.last_bookmark = reply.headers.get("dosql-bookmark", self.last_bookmark)

@@ -1,0 +1,270 @@
+"""Connection: the open file, its state, and the server's own statements on it.
+
+`Database` adds what tenants may do. Here stands who is refused when, what an error means for
+the file, and how the server's right is lent to a statement and taken back.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import NoReturn
+
+import apsw
+
+from dosql.clock import Clock
+from dosql.errors import ConflictError, DosqlError, ForbiddenError
+from dosql.limits import (
+    DATABASE_BYTES_MAX,
+    PROGRESS_STEPS,
+    RESERVED_TABLE_PREFIX,
+    RESULT_BYTES_MAX,
+    ROWS_MAX,
+)
+from dosql.sqlite import border
+from dosql.sqlite.opening import open_connection
+from dosql.sqlite.rows import Row
+from dosql.sqlite.sandbox import INTERNAL_PREPARE_FLAGS, RESERVED_NAME, Right, Sandbox
+from dosql.sqlite.statements import STATEMENTS_MAX, Inspector, Shape
+from dosql.wire import Params, SqlValue
+
+_DISK_RESERVE_BYTES = 1024 * 1024
+"""With less room than this on the disk, "full" means the disk and not the quota."""
+_RESERVED_NAMES = (
+    f"SELECT name FROM sqlite_schema WHERE lower(substr(name, 1, {len(RESERVED_TABLE_PREFIX)}))"
+    f" = '{RESERVED_TABLE_PREFIX}'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLimits:
+    """What one answer, and the file, may grow to."""
+
+    rows: int = ROWS_MAX
+    result_bytes: int = RESULT_BYTES_MAX
+    database_bytes: int = DATABASE_BYTES_MAX
+
+
+_NO_LIMITS_GIVEN = DatabaseLimits()
+
+
+class Connection:
+    """Opens the file, creating it if it is missing.
+
+    Raises:
+        CorruptError: the file is not a database, or damaged.
+        UnavailableError: it cannot be opened or read.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        clock: Clock,
+        limits: DatabaseLimits = _NO_LIMITS_GIVEN,
+        vfs: str | None = None,
+    ) -> None:
+        self.wal_frames = 0
+        """Committed frames in the -wal since the last checkpoint."""
+        self.broken: DosqlError | None = None
+        """Why this database refuses all calls, for good."""
+        self._refusal: DosqlError | None = None
+        """Raised by every call: broken, or inside a transaction that SQLite has ended."""
+        self._begun = False
+        """Between begin() and its commit or rollback, whatever became of the transaction."""
+        self._schema_touched = False
+        """The schema changed in the open transaction: a rollback makes shapes wrong."""
+        self._monotonic = clock.monotonic
+        self._deadline: float | None = None
+        self._expired = False
+        self._rows_max = limits.rows
+        self._bytes_max = limits.result_bytes
+        self._folder = os.path.dirname(os.path.abspath(path))
+        try:
+            self._connection = open_connection(path, vfs, statements_max=STATEMENTS_MAX)
+        except Exception as error:
+            ours = border.translate(error)
+            if ours is None:
+                raise
+            raise ours from error
+        self._sandbox = Sandbox(self._connection)
+        self._inspector = Inspector(self._connection, self._sandbox)
+        self._known = self._inspector.known
+        self._cursor = self._connection.cursor()
+        try:
+            self._set_up(limits)
+        except Exception as error:
+            self._connection.close(True)
+            self._fail(error)
+
+    def _set_up(self, limits: DatabaseLimits) -> None:
+        connection = self._connection
+        self.page_size = int(connection.pragma("page_size"))
+        """Bytes per page; fixed for the life of the file."""
+        self._encoding = str(connection.pragma("encoding"))
+        connection.pragma("max_page_count", max(1, limits.database_bytes // self.page_size))
+        self.wal_frames = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0]
+        connection.authorizer = self._sandbox
+        connection.set_progress_handler(self._is_past_deadline, PROGRESS_STEPS)
+        connection.set_wal_hook(self._on_commit)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open; False once SQLite has ended it."""
+        return self._connection.in_transaction
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the database, the open transaction included."""
+        return int(str(self.internal_query("PRAGMA page_count")[0][0])) * self.page_size
+
+    def set_deadline(self, seconds: float | None) -> None:
+        """Statements that still run after so many seconds from now raise BudgetError
+        (``query_timeout``) and leave nothing behind; None: no deadline."""
+        self._expired = False
+        self._deadline = None if seconds is None else self._monotonic() + seconds
+
+    def internal_query(self, sql: str, params: Params = ()) -> list[Row]:
+        """Run a statement of the server's and return its rows, without limits on their number.
+
+        It must not read its own tables inside a WITH or a sub-query in FROM: SQLite does not
+        tell those from a tenant's view, so the sandbox refuses them.
+        """
+        if self._refusal is not None:
+            self._refuse()
+        sandbox = self._sandbox
+        right, sandbox.right = sandbox.right, Right.INTERNAL
+        try:
+            return self._connection.execute(
+                sql, params, prepare_flags=INTERNAL_PREPARE_FLAGS
+            ).fetchall()
+        except Exception as error:
+            self._fail(error, sql)
+        finally:
+            sandbox.right = right
+
+    def internal_run(self, sql: str, params: Params = ()) -> int:
+        """Run a statement of the server's; rows changed. The tenant's last_insert_rowid() is
+        left alone. A tenant's trigger that it fires has the tenant's right, no more."""
+        connection, sandbox = self._connection, self._sandbox
+        last = connection.last_insert_rowid()
+        before = connection.total_changes()
+        sandbox.schema = False
+        self.internal_query(sql, params)
+        connection.set_last_insert_rowid(last)
+        if sandbox.schema:
+            self._touch_schema()
+        return connection.changes() if connection.total_changes() != before else 0
+
+    def checkpoint(self) -> None:
+        """Move all committed frames into the main file and empty the -wal; nothing is synced.
+
+        Raises:
+            OverloadedError: ``object_busy``: a transaction or an iterator is open.
+        """
+        if self._refusal is not None:
+            self._refuse()
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except Exception as error:
+            self._fail(error)
+        self.wal_frames = 0
+
+    def shrink(self) -> None:
+        """Give back what memory SQLite can spare."""
+        self._connection.release_memory()
+
+    def interrupt(self) -> None:
+        """Stop the running statement; it raises UnavailableError (``interrupted``). Callable
+        from any thread."""
+        self._connection.interrupt()
+
+    def close(self) -> None:
+        """Close the file as it is: an open transaction is lost, the -wal stays. Idempotent."""
+        self._connection.close(True)
+
+    # --- for Database --------------------------------------------------------------------
+
+    def _inspect(self, sql: str) -> Shape:
+        try:
+            return self._inspector.inspect(sql)
+        except Exception as error:
+            self._fail(error, sql, preparing=True)
+
+    def _control(self, sql: str) -> None:
+        """BEGIN, COMMIT, savepoints: the server's alone."""
+        sandbox = self._sandbox
+        right, sandbox.right = sandbox.right, Right.INTERNAL
+        try:
+            self._cursor.execute(sql, prepare_flags=INTERNAL_PREPARE_FLAGS)
+        except Exception as error:
+            self._fail(error)
+        finally:
+            sandbox.right = right
+
+    def _reserved_names(self) -> frozenset[SqlValue]:
+        return frozenset(row[0] for row in self.internal_query(_RESERVED_NAMES))
+
+    def _check_names(self, before: frozenset[SqlValue]) -> None:
+        """The sandbox does not see the new name in ALTER TABLE ... RENAME TO; this does."""
+        if self._reserved_names() != before:
+            raise ForbiddenError(RESERVED_NAME.message, code=RESERVED_NAME.code)
+
+    def _drop_cursor(self) -> None:
+        """End a statement whose rows were not all drawn."""
+        self._cursor.close(True)
+        self._cursor = self._connection.cursor()
+
+    def _touch_schema(self) -> None:
+        self._schema_touched = True
+        self._known.clear()
+
+    def _forget_shapes(self) -> None:
+        """After something was undone: the schema may be an older one again."""
+        if self._schema_touched:
+            self._known.clear()
+
+    def _refuse(self) -> NoReturn:
+        assert self._refusal is not None
+        raise self._refusal.with_traceback(None)
+
+    def _fail(self, error: Exception, sql: str = "", *, preparing: bool = False) -> NoReturn:
+        """Raise what the error means, and remember what it did to this database."""
+        ours = border.translate(
+            error,
+            sql=sql,
+            preparing=preparing,
+            expired=self._expired,
+            no_space=isinstance(error, apsw.FullError) and self._is_disk_full(),
+            denial=self._sandbox.denial,
+        )
+        if border.is_breaking(error):
+            self.broken = self._refusal = ours
+        elif self._begun and not self._connection.in_transaction:
+            self._refusal = aborted("transaction_aborted")
+        self._forget_shapes()
+        if ours is None or ours is error:
+            raise error
+        raise ours from error
+
+    def _is_disk_full(self) -> bool:
+        disk = os.statvfs(self._folder)
+        return disk.f_bavail * disk.f_frsize < _DISK_RESERVE_BYTES
+
+    def _is_past_deadline(self) -> bool:
+        """SQLite's progress callback: True interrupts the statement."""
+        deadline = self._deadline
+        if deadline is None or self._monotonic() < deadline:
+            return False
+        self._expired = True
+        return True
+
+    def _on_commit(self, connection: apsw.Connection, schema: str, frames: int) -> int:
+        """SQLite's WAL hook, after each commit."""
+        self.wal_frames = frames
+        return apsw.SQLITE_OK
+
+
+def aborted(code: str) -> ConflictError:
+    """The error for a transaction that SQLite has ended on its own."""
+    return ConflictError("SQLite rolled the transaction back; nothing of it was kept.", code=code)

@@ -1,0 +1,311 @@
+"""Database: one SQLite file, one connection, synchronous calls.
+
+Invariants:
+
+- A call applies its statement whole, or not at all, whatever the error.
+- A transaction that SQLite ended on its own refuses everything but its rollback: nothing slips
+  out of it as a commit of its own.
+- Broken is final: after an I/O error or a damaged page every call raises the same error.
+- The file is durable only by what reads its -wal: SQLite itself never syncs here.
+
+Not thread-safe: one call at a time, from whichever thread; only `Database.interrupt` may be
+called meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+import apsw
+
+from dosql.errors import BudgetError, DosqlError, ForbiddenError, InvalidRequestError
+from dosql.limits import RESERVED_TABLE_PREFIX, SQL_BYTES_MAX
+from dosql.sqlite.connection import DatabaseLimits
+from dosql.sqlite.rows import Row, Rows, RunResult, decode, draw, lenient, size_of
+from dosql.sqlite.sandbox import Right
+from dosql.sqlite.statements import Shape, Statement
+from dosql.sqlite.transactions import Transactions
+from dosql.wire import Params
+
+__all__ = ["Database", "DatabaseLimits", "OperationLike", "Row", "Rows", "RunResult", "Statement"]
+
+SCRIPT_BYTES_MAX = 64 * 1024 * 1024
+"""A migration or an import may be longer than a request's statement."""
+_GUARD = f"{RESERVED_TABLE_PREFIX}guard"
+
+
+class OperationLike(Protocol):
+    """One step of a batch, its parameters as SQLite values."""
+
+    @property
+    def type(self) -> Literal["query", "queryOne", "run"]: ...
+    @property
+    def sql(self) -> str: ...
+    @property
+    def params(self) -> Any:
+        """`Params`, or None."""
+
+
+class Database(Transactions):
+    """What tenants may do with their file."""
+
+    def query(self, sql: str, params: Params = (), *, read_only: bool = False) -> Rows:
+        """Run one statement that returns rows, and return all of them.
+
+        Raises:
+            InvalidRequestError: not one statement, it returns no rows, or wrong parameters.
+            SqlError: SQLite refused it, or a constraint did.
+            ForbiddenError: the sandbox refused it; or it writes and ``read_only`` is set.
+            LimitError: more rows, or more bytes, than one answer may have.
+            BudgetError: it ran past the deadline.
+            QuotaError: the database or the disk is full.
+            ConflictError: the transaction around it is gone.
+        """
+        if self._refusal is not None:
+            self._refuse()
+        shape = self._known.get(sql) or self._inspect(sql)
+        if not shape.plain_read:
+            return self._query_guarded(shape, params, read_only)
+        try:
+            return Rows(
+                shape.columns,
+                draw(self._cursor.execute(shape.text, params), self._rows_max, self._bytes_max),
+            )
+        except Exception as error:
+            self._drop_cursor()
+            if isinstance(error, UnicodeDecodeError):
+                return self._query_leniently(shape, params, first=False)
+            self._fail(error, sql)
+
+    def query_one(self, sql: str, params: Params = (), *, read_only: bool = False) -> Rows:
+        """As `query`, but only the first row is computed: 0 or 1 rows. A statement that writes
+        still writes all of its rows."""
+        if self._refusal is not None:
+            self._refuse()
+        shape = self._known.get(sql) or self._inspect(sql)
+        if not shape.plain_read:
+            rows = self._query_guarded(shape, params, read_only)
+            return Rows(rows.columns, rows.rows[:1])
+        try:
+            # A cursor of its own: closing it ends the read without a second step.
+            cursor = self._connection.execute(shape.text, params)
+            row = cursor.fetchone()
+            cursor.close(True)
+            found = [] if row is None else draw((row,), self._rows_max, self._bytes_max)
+        except Exception as error:
+            if isinstance(error, UnicodeDecodeError):
+                return self._query_leniently(shape, params, first=True)
+            self._fail(error, sql)
+        return Rows(shape.columns, found)
+
+    def run(self, sql: str, params: Params = ()) -> RunResult:
+        """Run one statement that writes, or changes the schema; rows it returns are dropped.
+
+        Outside a transaction the row id in the result is 0 unless this statement inserted; in
+        one, unless any statement since its begin did.
+
+        Raises: as `query`.
+        """
+        if self._refusal is not None:
+            self._refuse()
+        shape = self._known.get(sql) or self._inspect(sql)
+        connection = self._connection
+        if not connection.in_transaction:
+            connection.set_last_insert_rowid(0)
+        if not shape.plain_write:
+            return self._run_guarded(shape, params)
+        before = connection.total_changes()
+        try:
+            self._cursor.execute(shape.text, params)
+        except Exception as error:
+            self._drop_cursor()
+            self._fail(error, sql)
+        # A write that SQLite does not count, ANALYZE say, leaves changes() as it was.
+        changed = connection.total_changes() != before
+        return RunResult(connection.changes() if changed else 0, connection.last_insert_rowid())
+
+    def prepare(self, sql: str) -> Statement:
+        """Check one statement now and keep it for many calls; nothing of it runs yet.
+
+        Raises: as `query`.
+        """
+        if self._refusal is not None:
+            self._refuse()
+        return Statement(self, sql, self._inspect(sql).columns)
+
+    def iterate(self, sql: str, params: Params = ()) -> Iterator[Row]:
+        """The rows of a reading statement one by one, without a limit on their number.
+
+        The database cannot be checkpointed while the iterator is open: exhaust or close it.
+        """
+        if self._refusal is not None:
+            self._refuse()
+        shape = self._known.get(sql) or self._inspect(sql)
+        _check_returns_rows(shape)
+        if not shape.read_only:
+            raise _not_read_only()
+        cursor = self._connection.cursor()
+        try:
+            yield from cursor.execute(shape.text, params)
+        except Exception as error:
+            self._fail(error, sql)
+        finally:
+            cursor.close(True)
+
+    def batch(
+        self, operations: Sequence[OperationLike], *, read_only: bool = False
+    ) -> list[Rows | RunResult]:
+        """Run all operations in one transaction, or none of them; inside a transaction, as a
+        part of it that is undone alone.
+
+        The limits on rows and bytes hold for the whole answer.
+
+        Raises: as `query`; the error's ``index`` is the operation's, None if it was the commit.
+        """
+        nested = self._open()
+        results: list[Rows | RunResult] = []
+        limits = self._rows_max, self._bytes_max
+        try:
+            for operation in operations:
+                results.append(self._operate(operation, read_only))
+            self._close(nested=nested)
+        except BaseException as error:
+            if isinstance(error, DosqlError) and len(results) < len(operations):
+                error.index = len(results)
+            self._undo(nested=nested)
+            raise
+        finally:
+            self._rows_max, self._bytes_max = limits
+        return results
+
+    def exec(self, script: str) -> None:
+        """Run a script of the operator's: all of its statements, or none.
+
+        It may do what a tenant may, and set ``user_version`` and the like; it must leave
+        BEGIN and COMMIT out.
+        """
+        nested = self._open()
+        connection, sandbox = self._connection, self._sandbox
+        right = sandbox.right
+        length = connection.limit(apsw.SQLITE_LIMIT_SQL_LENGTH, SCRIPT_BYTES_MAX)
+        try:
+            names = self._reserved_names()
+            self._touch_schema()
+            sandbox.watch()
+            sandbox.right = Right.OPERATOR
+            self._step_script(script)
+            self._check_names(names)
+            sandbox.right = right
+            self._close(nested=nested)
+        except BaseException:
+            sandbox.right = right
+            self._undo(nested=nested)
+            raise
+        finally:
+            connection.limit(apsw.SQLITE_LIMIT_SQL_LENGTH, length or SQL_BYTES_MAX)
+            self._known.clear()
+
+    # --- inside --------------------------------------------------------------------------
+
+    def _query_guarded(self, shape: Shape, params: Params, read_only: bool) -> Rows:
+        _check_returns_rows(shape)
+        if read_only and not shape.read_only:
+            raise _not_read_only()
+        return Rows(shape.columns, self._guarded(shape, params, keep=True))
+
+    def _run_guarded(self, shape: Shape, params: Params) -> RunResult:
+        if shape.read_only and shape.columns:
+            raise InvalidRequestError(
+                "The statement only reads; use /query.", code="statement_is_read_only"
+            )
+        connection = self._connection
+        before, last = connection.total_changes(), connection.last_insert_rowid()
+        self._guarded(shape, params, keep=False)
+        if shape.schema:  # full-text tables insert rows of their own
+            connection.set_last_insert_rowid(last)
+            return RunResult(0, last)
+        changed = connection.total_changes() != before
+        return RunResult(connection.changes() if changed else 0, connection.last_insert_rowid())
+
+    def _guarded(self, shape: Shape, params: Params, *, keep: bool) -> list[Row]:
+        """Run a statement that could leave something behind when it fails half-way: rows are
+        drawn after all writes, and new names are seen only after the change."""
+        names = self._reserved_names() if shape.alters else None
+        self._control(f"SAVEPOINT {_GUARD}")
+        try:
+            if shape.schema:
+                self._touch_schema()
+            cursor = self._connection.execute(shape.text, params)
+            if keep:
+                rows = draw(cursor, self._rows_max, self._bytes_max)
+            else:
+                rows = []
+                for _ in cursor:
+                    pass
+            if names is not None:
+                self._check_names(names)
+            self._control(f"RELEASE {_GUARD}")
+        except BaseException as error:
+            try:
+                if isinstance(error, Exception):
+                    self._fail(error, shape.text)
+                raise
+            finally:
+                self._roll_back_to(_GUARD)
+        return rows
+
+    def _query_leniently(self, shape: Shape, params: Params, *, first: bool) -> Rows:
+        """Some text is not UTF-8: fetch text as blobs and decode what can be decoded."""
+        sql = lenient(shape.text, len(shape.columns))
+        try:
+            found = decode(self._connection.execute(sql, params), self._encoding)
+            if first:
+                row = next(found, None)
+                found = iter(() if row is None else (row,))
+            return Rows(shape.columns, draw(found, self._rows_max, self._bytes_max))
+        except apsw.SQLError as error:
+            # Not a SELECT, or too large with the wrapping: the first error says more.
+            self._fail(UnicodeDecodeError("utf-8", b"", 0, 0, str(error)), shape.text)
+        except Exception as error:
+            self._fail(error, shape.text)
+
+    def _operate(self, operation: OperationLike, read_only: bool) -> Rows | RunResult:
+        if self._deadline is not None and self._is_past_deadline():
+            raise BudgetError("The batch took longer than allowed.")
+        params: Params = () if operation.params is None else operation.params
+        if operation.type == "run":
+            if read_only:
+                raise _not_read_only()
+            return self.run(operation.sql, params)
+        call = self.query if operation.type == "query" else self.query_one
+        found = call(operation.sql, params, read_only=read_only)
+        self._rows_max -= len(found.rows)
+        self._bytes_max -= size_of(found.rows)
+        return found
+
+    def _step_script(self, script: str) -> None:
+        cursor = self._connection.cursor()
+        cursor.exec_trace = self._on_script_statement
+        try:
+            for _ in cursor.execute(script, can_cache=False):
+                pass
+        except Exception as error:
+            self._fail(error, script)
+        finally:
+            cursor.close(True)
+
+    def _on_script_statement(self, cursor: apsw.Cursor, sql: str, bindings: object) -> bool:
+        self._check_still_open()
+        return True
+
+
+def _check_returns_rows(shape: Shape) -> None:
+    if not shape.columns:
+        raise InvalidRequestError(
+            "The statement returns no rows; use /run.", code="statement_returns_no_rows"
+        )
+
+
+def _not_read_only() -> ForbiddenError:
+    return ForbiddenError("The statement writes, and only reading is allowed.", code="read_only")

@@ -1,0 +1,85 @@
+"""How a connection is opened: every flag, limit and PRAGMA of a tenant's database, in one place."""
+
+from __future__ import annotations
+
+import apsw
+
+from dosql import limits
+from dosql.errors import UnavailableError
+
+_FLAGS = (
+    apsw.SQLITE_OPEN_READWRITE
+    | apsw.SQLITE_OPEN_CREATE
+    | apsw.SQLITE_OPEN_NOFOLLOW
+    | apsw.SQLITE_OPEN_EXRESCODE
+)  # and not SQLITE_OPEN_URI: a name is never more than a path
+
+_CONFIG = (
+    (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),
+    (apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0),
+    (apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0),
+    (apsw.SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, 0),
+    (apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 0),
+    (apsw.SQLITE_DBCONFIG_DQS_DDL, 0),
+    (apsw.SQLITE_DBCONFIG_DQS_DML, 0),
+    (apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 1),
+    (apsw.SQLITE_DBCONFIG_ENABLE_ATTACH_CREATE, 0),
+    (apsw.SQLITE_DBCONFIG_ENABLE_ATTACH_WRITE, 0),
+    (apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1),
+)
+
+_LIMITS = (
+    (apsw.SQLITE_LIMIT_LENGTH, limits.VALUE_BYTES_MAX),
+    (apsw.SQLITE_LIMIT_SQL_LENGTH, limits.SQL_BYTES_MAX),
+    (apsw.SQLITE_LIMIT_COLUMN, limits.COLUMNS_MAX),
+    (apsw.SQLITE_LIMIT_EXPR_DEPTH, limits.EXPRESSION_DEPTH_MAX),
+    (apsw.SQLITE_LIMIT_COMPOUND_SELECT, limits.COMPOUND_SELECT_MAX),
+    (apsw.SQLITE_LIMIT_VDBE_OP, limits.VDBE_OPS_MAX),
+    (apsw.SQLITE_LIMIT_FUNCTION_ARG, limits.FUNCTION_ARGS_MAX),
+    (apsw.SQLITE_LIMIT_ATTACHED, 0),
+    (apsw.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, limits.LIKE_PATTERN_BYTES_MAX),
+    (apsw.SQLITE_LIMIT_VARIABLE_NUMBER, limits.VARIABLES_MAX),
+    (apsw.SQLITE_LIMIT_TRIGGER_DEPTH, limits.TRIGGER_DEPTH_MAX),
+    (apsw.SQLITE_LIMIT_WORKER_THREADS, 0),
+    (apsw.SQLITE_LIMIT_PARSER_DEPTH, limits.PARSER_DEPTH_MAX),
+)
+
+_ANALYSIS_ROWS_MAX = 1_000
+"""Rows that ANALYZE looks at per index, so that it ends."""
+
+
+def open_connection(path: str, vfs: str | None, *, statements_max: int) -> apsw.Connection:
+    """Open, or create, the database file for this process alone.
+
+    Raises apsw.Error, or UnavailableError when the file cannot be put into WAL mode. After an
+    error nothing is left open.
+    """
+    connection = apsw.Connection(path, flags=_FLAGS, vfs=vfs, statementcachesize=statements_max)
+    try:
+        _configure(connection)
+    except BaseException:
+        connection.close(True)
+        raise
+    return connection
+
+
+def _configure(connection: apsw.Connection) -> None:
+    for option, value in _CONFIG:
+        if connection.config(option, value) != value:
+            raise AssertionError(f"SQLite did not take option {option}")
+    for limit, value in _LIMITS:
+        connection.limit(limit, value)
+        if connection.limit(limit) != value:
+            raise AssertionError(f"SQLite did not take limit {limit}")
+    # Exclusive before WAL: the index of the log then lives in memory, not in a -shm file, and no
+    # lock is taken per statement. The host locks the whole data directory.
+    connection.pragma("locking_mode", "EXCLUSIVE")
+    if connection.pragma("journal_mode", "WAL") != "wal":
+        raise UnavailableError("The database is not in WAL mode.", code="object_recovering")
+    connection.pragma("synchronous", "OFF")  # the commit log makes writes durable, not SQLite
+    connection.wal_autocheckpoint(0)
+    connection.pragma("cache_size", -limits.SQLITE_CACHE_KIB)
+    # Sorts and temporary b-trees beyond the cache spill to a file: one tenant's ORDER BY must
+    # not take the memory of all. The file is unlinked and made only when it is needed.
+    connection.pragma("temp_store", "FILE")
+    connection.pragma("analysis_limit", _ANALYSIS_ROWS_MAX)

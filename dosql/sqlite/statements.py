@@ -1,0 +1,153 @@
+"""What is known of a statement before its first step, and the handle of a prepared one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import apsw
+import msgspec
+
+from dosql.errors import InvalidRequestError
+from dosql.sqlite.rows import Row, RunResult
+from dosql.sqlite.sandbox import Sandbox
+from dosql.wire import Params, SqlValue
+
+if TYPE_CHECKING:
+    from dosql.sqlite.database import Database
+
+STATEMENTS_MAX = 100
+"""Prepared statements kept per connection: APSW's own default, about 1 to 5 KB each."""
+
+_UNBOUND: Any = apsw._null_bindings  # type: ignore[attr-defined]  # pyright: ignore
+"""Stands for any parameters: APSW's own tools inspect statements with it."""
+
+# Space as SQLite knows it. Atomic groups: a comment must not stretch over the SQL after it.
+_BLANK = re.compile(r"(?>[ \t\n\f\r\ufeff;]|--[^\n]*|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """What a statement is; true until the schema changes."""
+
+    text: str
+    """The statement without the comments after it."""
+    columns: tuple[str, ...]
+    """Names of the columns it returns; empty: it returns none."""
+    read_only: bool
+    alters: bool
+    schema: bool
+    plain_read: bool
+    """Reads and returns rows: needs no guard."""
+    plain_write: bool
+    """Writes rows and returns none: SQLite undoes it by itself when it fails."""
+
+
+class Inspector:
+    """Prepares statements without running them, and remembers what they are."""
+
+    def __init__(self, connection: apsw.Connection, sandbox: Sandbox) -> None:
+        self.known: dict[str, Shape] = {}
+        """Statements that were allowed and whose shape depends on nothing but the schema."""
+        self._sandbox = sandbox
+        self._connection = connection
+        self._sql = ""
+        self._seen: list[Shape] = []
+
+    def inspect(self, sql: str) -> Shape:
+        """Prepare one statement and say what it is; nothing of it runs.
+
+        Raises:
+            InvalidRequestError: ``sql_empty``, ``sql_multiple_statements``, ``invalid_encoding``.
+            apsw.Error: SQLite, or the sandbox, refused it.
+        """
+        if "\0" in sql:  # SQLite would stop reading there
+            raise InvalidRequestError(
+                "The SQL text holds a NUL character.", code="invalid_encoding"
+            )
+        shape = self._prepare(sql, can_cache=True)
+        if not self._sandbox.asked:
+            # It came out of the cache, so the sandbox saw nothing: ask again.
+            shape = self._prepare(sql, can_cache=False)
+        if not self._sandbox.pragma:
+            if len(self.known) >= STATEMENTS_MAX:
+                del self.known[next(iter(self.known))]
+            self.known[sql] = shape
+        return shape
+
+    def _prepare(self, sql: str, *, can_cache: bool) -> Shape:
+        cursor = self._connection.cursor()
+        cursor.exec_trace = self._on_prepared
+        self._sql = sql
+        self._seen.clear()
+        self._sandbox.watch()
+        with suppress(apsw.ExecTraceAbort):
+            cursor.execute(sql, _UNBOUND, can_cache=can_cache)
+        return self._seen.pop()
+
+    def _on_prepared(self, cursor: apsw.Cursor, text: str, bindings: object) -> bool:
+        """APSW's trace: after prepare, before the first step. False: do not run it."""
+        if not cursor.has_vdbe:
+            raise InvalidRequestError("There is no statement in the SQL text.", code="sql_empty")
+        if not is_blank(self._sql[len(text) :]):
+            raise InvalidRequestError(
+                "Only one statement is allowed; use /transaction for several.",
+                code="sql_multiple_statements",
+            )
+        sandbox = self._sandbox
+        columns = tuple(entry[0] for entry in cursor.get_description())
+        read_only = (cursor.is_readonly or cursor.is_explain > 0) and not sandbox.writes
+        self._seen.append(
+            Shape(
+                text=text,
+                columns=columns,
+                read_only=read_only,
+                alters=sandbox.alters,
+                schema=sandbox.schema,
+                plain_read=read_only and bool(columns),
+                plain_write=not read_only and not columns and not sandbox.schema,
+            )
+        )
+        return False
+
+
+def is_blank(sql: str) -> bool:
+    """Whether there is nothing but space, semicolons and comments."""
+    return _BLANK.fullmatch(sql) is not None
+
+
+class Statement:
+    """A statement prepared for many calls. Parameters are given one by one, or as one mapping."""
+
+    def __init__(self, database: Database, sql: str, columns: tuple[str, ...]) -> None:
+        self.sql = sql
+        self.columns = columns
+        """Names of the columns it returns; empty: it returns none."""
+        self._database = database
+
+    def all(self, *params: SqlValue | Mapping[str, SqlValue]) -> list[Row]:
+        """All rows."""
+        return self._database.query(self.sql, _as_params(params)).rows
+
+    def get(self, *params: SqlValue | Mapping[str, SqlValue]) -> Row | None:
+        """The first row; the rest is not computed."""
+        rows = self._database.query_one(self.sql, _as_params(params)).rows
+        return rows[0] if rows else None
+
+    def run(self, *params: SqlValue | Mapping[str, SqlValue]) -> RunResult:
+        """Execute a statement that writes."""
+        return self._database.run(self.sql, _as_params(params))
+
+    def iterate(self, *params: SqlValue | Mapping[str, SqlValue]) -> Iterator[Row]:
+        """The rows one by one, without a limit on their number.
+
+        The database cannot be checkpointed while the iterator is open: exhaust or close it.
+        """
+        return self._database.iterate(self.sql, _as_params(params))
+
+
+def _as_params(params: tuple[SqlValue | Mapping[str, SqlValue], ...]) -> Params:
+    if len(params) == 1 and isinstance(params[0], Mapping):
+        return params[0]
+    return params  # type: ignore[return-value]

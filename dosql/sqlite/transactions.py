@@ -1,0 +1,132 @@
+"""Transactions and savepoints: how several statements become one, and how they are undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dosql.errors import ConflictError
+from dosql.limits import RESERVED_TABLE_PREFIX
+from dosql.sqlite.connection import Connection, aborted
+
+_SAVEPOINT = f"{RESERVED_TABLE_PREFIX}savepoint"
+"""One name for all: SQLite takes the innermost of that name."""
+
+
+class Transactions(Connection):
+    """A connection whose statements can be bound together.
+
+    SQLite may end a transaction on its own: ``OR ROLLBACK``, ``RAISE(ROLLBACK)``, an interrupted
+    write, a full disk. After that everything but `rollback` is refused with ConflictError
+    ``transaction_aborted``, so that no later statement commits by itself.
+    """
+
+    def begin(self) -> None:
+        """Open a transaction.
+
+        Raises:
+            ConflictError: ``transaction_open``: there is one already.
+        """
+        if self._refusal is not None:
+            self._refuse()
+        if self._connection.in_transaction:
+            raise ConflictError("A transaction is open already.", code="transaction_open")
+        self._control("BEGIN IMMEDIATE")
+        self._begun = True
+        self._connection.set_last_insert_rowid(0)
+
+    def commit(self) -> None:
+        """Commit the open transaction. After an error it is rolled back.
+
+        Raises:
+            ConflictError: ``transaction_aborted``: SQLite ended it before.
+            ConstraintError: a deferred foreign key is violated.
+        """
+        if self._refusal is not None:
+            self._refuse()
+        if not self._connection.in_transaction:
+            raise aborted("transaction_aborted")
+        try:
+            self._control("COMMIT")
+        except BaseException:
+            self.rollback()
+            raise
+        self._begun = False
+        self._schema_touched = False
+
+    def rollback(self) -> None:
+        """Undo the open transaction; without one, nothing."""
+        self._forget_shapes()
+        try:
+            if self._connection.in_transaction and self.broken is None:
+                self._control("ROLLBACK")
+        finally:
+            self._begun = False
+            self._schema_touched = False
+            self._refusal = self.broken
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """BEGIN IMMEDIATE ... COMMIT; any exception rolls back.
+
+        Raises:
+            ConflictError: ``batch_aborted``: SQLite ended the transaction meanwhile.
+        """
+        self.begin()
+        try:
+            yield
+            self._close(nested=False)
+        except BaseException:
+            self.rollback()
+            raise
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """A part that may be undone alone: any exception takes it back. May be nested; outside
+        a transaction it is one.
+
+        Raises:
+            ConflictError: ``batch_aborted``: SQLite ended the transaction meanwhile.
+        """
+        nested = self._open()
+        try:
+            yield
+            self._close(nested=nested)
+        except BaseException:
+            self._undo(nested=nested)
+            raise
+
+    # --- for Database: the same without a context manager --------------------------------
+
+    def _open(self) -> bool:
+        """Begin a transaction, or a savepoint in the open one; True for the latter."""
+        if self._refusal is not None:
+            self._refuse()
+        if not self._connection.in_transaction:
+            self.begin()
+            return False
+        self._control(f"SAVEPOINT {_SAVEPOINT}")
+        return True
+
+    def _close(self, *, nested: bool) -> None:
+        self._check_still_open()
+        if nested:
+            self._control(f"RELEASE {_SAVEPOINT}")
+        else:
+            self.commit()
+
+    def _undo(self, *, nested: bool) -> None:
+        if nested:
+            self._roll_back_to(_SAVEPOINT)
+        else:
+            self.rollback()
+
+    def _roll_back_to(self, name: str) -> None:
+        self._forget_shapes()
+        if self._connection.in_transaction and self.broken is None:
+            self._control(f"ROLLBACK TO {name}")
+            self._control(f"RELEASE {name}")
+
+    def _check_still_open(self) -> None:
+        if not self._connection.in_transaction:
+            raise aborted("batch_aborted")

@@ -1,0 +1,1 @@
+"""The HTTP server: settings, gate, edge, routes. Nothing imports it but `dosql serve`."""

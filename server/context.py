@@ -1,0 +1,43 @@
+"""RequestContext: what is known of the request under way, typed; it travels in the ASGI scope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from dosql.host.tenant import Tenant
+    from server.gate import Principal
+
+SCOPE_KEY = "dosql"
+UNMATCHED = "unmatched"
+"""The route of a request that matched none."""
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """Made by the edge, filled in by the gate and the routes, read by the access log."""
+
+    request_id: str
+    headers: dict[bytes, bytes]
+    """Lower-case names; several headers of one name are joined by a comma."""
+    path_tenant: str | None = None
+    """The tenant in the path's prefix."""
+    route: str = UNMATCHED
+    """The template of the route, never the path itself."""
+    status: int = 0
+    """0 until the reply begins."""
+    principal: Principal | None = None
+    """Whose token it is."""
+    tenant: Tenant | None = None
+    """Whose database it is."""
+    error: BaseException | None = None
+    """What the reply is an error for."""
+    code: str | None = None
+    """The code of that error."""
+
+
+def context_of(scope: Mapping[str, Any]) -> RequestContext:
+    """The context of the request with this ASGI scope."""
+    return cast("RequestContext", scope[SCOPE_KEY])

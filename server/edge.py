@@ -1,0 +1,176 @@
+"""Edge: the outermost layer of every request, plain ASGI.
+
+What holds for every reply, whatever route or error made it, is done here: the request id, the
+security headers, the size and encoding of bodies, the access log, the metrics, and an error body
+for every exception.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from dosql.clock import Clock, Randomness
+from dosql.errors import RequestError
+from dosql.limits import REQUEST_ID_PATTERN
+from server.access_log import AccessLog
+from server.asgi import (
+    DRAIN_FACTOR,
+    ASGIApp,
+    ClientGone,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    body_too_large,
+    counted,
+    drain,
+    send_json,
+)
+from server.context import SCOPE_KEY, RequestContext
+from server.error_responses import error_reply
+from server.metrics import Metrics
+
+_REQUEST_ID = re.compile(REQUEST_ID_PATTERN.encode(), re.ASCII)
+_COMMON_HEADERS: list[tuple[bytes, bytes]] = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+_API_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_PAGE_POLICY = (
+    b"content-security-policy",
+    b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    b"img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'",
+)
+_API_HEADERS = [*_COMMON_HEADERS, _API_POLICY]
+_PAGE_HEADERS = [*_COMMON_HEADERS, _PAGE_POLICY]
+TENANT_ROUTES = frozenset({"query", "queryOne", "run", "transaction", "transactions"})
+"""First segments of the paths that also exist below ``/t/{tenant}``."""
+TENANT_PREFIX = "/t/{tenant}"
+PAGES = "/schema"
+"""Only below this path are there pages, which load scripts and styles."""
+
+
+class Edge:
+    """Wraps the application. ``body_limit`` gives the bytes allowed for a path."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        access_log: AccessLog,
+        metrics: Metrics,
+        clock: Clock,
+        randomness: Randomness,
+        body_limit: Callable[[str], int],
+    ) -> None:
+        self._app = app
+        self._access_log = access_log
+        self._metrics = metrics
+        self._monotonic = clock.monotonic
+        self._random = randomness.token_bytes
+        self._body_limit = body_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, from its headers to its line in the log. Raises nothing."""
+        if scope["type"] != "http":
+            raise RuntimeError("Only HTTP is served here.")
+        started = self._monotonic()
+        headers = _joined(scope["headers"])
+        context = RequestContext(self._request_id(headers), headers)
+        scope[SCOPE_KEY] = context
+        path: str = scope["path"]
+        if path.startswith("/t/"):
+            _take_tenant(scope, context, path)
+        common = _PAGE_HEADERS if path.startswith(PAGES) else _API_HEADERS
+
+        async def send_out(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                context.status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    *common,
+                    (b"x-request-id", context.request_id.encode()),
+                ]
+            await send(message)
+
+        metrics = self._metrics
+        metrics.in_progress += 1
+        try:
+            if b"content-length" in headers or b"transfer-encoding" in headers:
+                receive = await self._limit_body(path, headers, receive)
+            await self._app(scope, receive, send_out)
+        except ClientGone:
+            pass
+        except Exception as exc:
+            await _answer_error(context, exc, send_out)
+        finally:
+            metrics.in_progress -= 1
+            self._note(context, scope, self._monotonic() - started)
+
+    def _note(self, context: RequestContext, scope: Scope, seconds: float) -> None:
+        method = scope["method"]
+        template = scope.get("path_template")
+        if template is not None:
+            context.route = template if context.path_tenant is None else TENANT_PREFIX + template
+        self._metrics.request(context.route, method, context.status or 499, seconds)
+        self._access_log.request(context, method, seconds)
+        if context.status >= 500:
+            self._access_log.failure(context, method)
+
+    def _request_id(self, headers: dict[bytes, bytes]) -> str:
+        """The client's own, if it has the right shape, else a random UUID (version 4)."""
+        given = headers.get(b"x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given.decode()
+        text = self._random(16).hex()
+        variant = "89ab"[int(text[16], 16) & 3]
+        return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
+
+    async def _limit_body(
+        self, path: str, headers: dict[bytes, bytes], receive: Receive
+    ) -> Receive:
+        """Refuse what is too large or encoded; else ``receive``, counting if need be."""
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise RequestError(
+                "Send the body without Content-Encoding.", code="unsupported_media_type"
+            )
+        limit = self._body_limit(path)
+        length = headers.get(b"content-length")
+        if length is None or b"transfer-encoding" in headers:
+            return counted(receive, limit)
+        if int(length) > limit:
+            if int(length) <= limit * DRAIN_FACTOR and b"expect" not in headers:
+                await drain(receive, limit * DRAIN_FACTOR)
+            raise body_too_large(limit)
+        return receive
+
+
+async def _answer_error(context: RequestContext, exc: Exception, send: Send) -> None:
+    if context.status:  # too late to say anything: uvicorn closes the connection
+        context.error, context.status = exc, 500
+        return
+    status, body, headers = error_reply(exc, context)
+    if status == 413:
+        headers.append((b"connection", b"close"))
+    await send_json(send, status, body, headers)
+
+
+def _take_tenant(scope: Scope, context: RequestContext, path: str) -> None:
+    """``/t/{tenant}/query`` becomes ``/query``; only routes of tenants have that prefix."""
+    _, _, tenant, rest = path.split("/", 3) if path.count("/") > 2 else ("", "", "", "")
+    if rest.partition("/")[0] in TENANT_ROUTES:
+        context.path_tenant = tenant
+        scope["path"] = "/" + rest
+
+
+def _joined(pairs: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by name; several of one name are joined by a comma (RFC 9110, 5.3)."""
+    headers = dict(pairs)
+    if len(headers) != len(pairs):
+        headers = {}
+        for name, value in pairs:
+            headers[name] = headers[name] + b", " + value if name in headers else value
+    return headers

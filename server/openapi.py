@@ -1,0 +1,215 @@
+"""The OpenAPI document: of Litestar's own handlers, and of the SQL routes, which are plain ASGI.
+
+The SQL routes are described here by typed handlers that are never called. Everything is built when
+somebody asks for the document first.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from litestar import Litestar, post
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Tag
+from litestar.params import JSONBody
+
+from dosql.wire import (
+    Body,
+    ErrorReply,
+    RunReply,
+    SqlRequest,
+    TransactionOpened,
+    TransactionRequest,
+)
+
+TENANT_PATHS = ("/query", "/queryOne", "/run", "/transaction")
+"""Paths that start so exist also below `/t/{tenant}`."""
+_OPEN_TAGS = {"Health"}
+_METHODS = ("get", "post", "put", "delete")
+
+Json = dict[str, Any]
+
+
+class QueryReply(Body, omit_defaults=False):
+    """All rows of a statement."""
+
+    rows: list[dict[str, Any]]
+
+
+class QueryOneReply(Body, omit_defaults=False):
+    """The first row of a statement."""
+
+    row: dict[str, Any] | None
+
+
+class TransactionReply(Body, omit_defaults=False):
+    """One result for each operation: a list of rows, a row or null, or what a run did."""
+
+    results: list[Any]
+
+
+class Committed(Body, omit_defaults=False):
+    """The transaction is durable."""
+
+    committed: bool
+
+
+@post("/query", tags=["SQL"], status_code=200)
+async def query(data: JSONBody[SqlRequest]) -> QueryReply:
+    """Run one statement that returns rows.
+
+    `?rows=array` answers `{"columns": [...], "rows": [[...]]}`, which keeps columns of the same
+    name apart; without it the last of them wins. `?int=string` gives integers beyond ±2^53 as
+    text.
+    """
+    raise NotImplementedError
+
+
+@post("/queryOne", tags=["SQL"], status_code=200)
+async def query_one(data: JSONBody[SqlRequest]) -> QueryOneReply:
+    """Run one statement and return its first row, or null."""
+    raise NotImplementedError
+
+
+@post("/run", tags=["SQL"], status_code=200)
+async def run(data: JSONBody[SqlRequest]) -> RunReply:
+    """Run one statement that writes; durable when it answers."""
+    raise NotImplementedError
+
+
+@post("/transaction", tags=["SQL"], status_code=200)
+async def transaction(data: JSONBody[TransactionRequest]) -> TransactionReply:
+    """Run all operations in one transaction, or none; an error has the failed one's index."""
+    raise NotImplementedError
+
+
+class _Bodies(Body):
+    """Replies that handlers encode themselves, for the document only."""
+
+    opened: TransactionOpened
+    committed: Committed
+    error: ErrorReply
+
+
+@post("/bodies", status_code=200)
+async def _bodies(data: JSONBody[SqlRequest]) -> _Bodies:
+    raise NotImplementedError
+
+
+def build_document(handlers: Sequence[Any], version: str) -> bytes:
+    """The document of these handlers and of the SQL routes, as JSON."""
+    config = OpenAPIConfig(
+        title="dosql",
+        version=version,
+        description="A SQL database of its own for every tenant.",
+        tags=[Tag(name=name) for name in ("SQL", "Transactions", "Tenants", "Tokens")],
+    )
+    routes = [query, query_one, run, transaction, _bodies, *map(copy.copy, handlers)]
+    document: Json = Litestar(routes, openapi_config=config).openapi_schema.to_schema()
+    paths: Json = document["paths"]
+    del paths["/bodies"]
+    _describe_transactions(paths)
+    _describe_import(paths)
+    for path, item in list(paths.items()):
+        if path in TENANT_PATHS or path.startswith("/transactions"):
+            paths["/t/{tenant}" + path] = _below_tenant(item)
+            _add_parameters(item, ["TenantHeader"])
+    for item in paths.values():
+        _complete(item)
+    document["components"].update(_COMPONENTS)
+    return msgspec.json.encode(document)
+
+
+def _below_tenant(item: Json) -> Json:
+    copied = copy.deepcopy(item)
+    for operation in _operations(copied):
+        operation["operationId"] = "Tenant" + operation["operationId"]
+    _add_parameters(copied, ["TenantPath"])
+    return copied
+
+
+def _add_parameters(item: Json, names: Sequence[str]) -> None:
+    for operation in _operations(item):
+        parameters = operation.setdefault("parameters", [])
+        parameters += [{"$ref": f"#/components/parameters/{name}"} for name in names]
+
+
+def _operations(item: Json) -> list[Json]:
+    return [item[method] for method in _METHODS if method in item]
+
+
+def _complete(item: Json) -> None:
+    """What holds for every route: errors, the request id, the token."""
+    for operation in _operations(item):
+        operation["responses"]["default"] = {"$ref": "#/components/responses/Error"}
+        operation["responses"].pop("400", None)
+        if _OPEN_TAGS.isdisjoint(operation.get("tags", ())):
+            operation["security"] = [{"token": []}]
+        if "SQL" in operation.get("tags", ()) or operation["operationId"].endswith("CommitCommit"):
+            _add_parameters({"post": operation}, ["IdempotencyKey"])
+            if operation["operationId"].startswith(("Query", "TenantQuery")):
+                _add_parameters({"post": operation}, ["Rows", "Int"])
+
+
+def _describe_transactions(paths: Json) -> None:
+    """These handlers take and give encoded bytes; the document shows what is in them."""
+    replies = {"query": "QueryReply", "queryOne": "QueryOneReply", "run": "RunReply"}
+    for name, reply in replies.items():
+        operation = paths[f"/transactions/{{id}}/{name}"]["post"]
+        operation["requestBody"] = copy.deepcopy(paths["/run"]["post"]["requestBody"])
+        operation["responses"]["200"]["content"] = _json_of(reply)
+    commit = paths["/transactions/{id}/commit"]["post"]
+    commit["responses"]["200"]["content"] = _json_of("Committed")
+    paths["/transactions"]["post"]["responses"]["201"]["content"] = _json_of("TransactionOpened")
+
+
+def _describe_import(paths: Json) -> None:
+    binary = {"application/vnd.sqlite3": {"schema": {"type": "string", "format": "binary"}}}
+    operation = paths["/admin/tenants/{name}/import"]["put"]
+    operation["requestBody"] = {"required": True, "content": binary}
+    paths["/admin/tenants/{name}/export"]["get"]["responses"]["200"]["content"] = binary
+
+
+def _json_of(name: str) -> Json:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+
+def _text_parameter(name: str, where: str, description: str, **schema: object) -> Json:
+    return {
+        "name": name,
+        "in": where,
+        "required": where == "path",
+        "description": description,
+        "schema": {"type": "string", **schema},
+    }
+
+
+_COMPONENTS: Json = {
+    "securitySchemes": {
+        "token": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The admin token, or a tenant's token.",
+        }
+    },
+    "parameters": {
+        "TenantHeader": _text_parameter("X-Tenant-ID", "header", "Whose database."),
+        "TenantPath": _text_parameter("tenant", "path", "Whose database."),
+        "IdempotencyKey": _text_parameter(
+            "Idempotency-Key",
+            "header",
+            "Makes the request repeatable: within 24 hours it gets the first outcome.",
+            maxLength=255,
+        ),
+        "Rows": _text_parameter("rows", "query", "Rows as objects or arrays.", enum=["array"]),
+        "Int": _text_parameter("int", "query", "Large integers as text.", enum=["string"]),
+    },
+    "responses": {
+        "Error": {"description": "What went wrong.", "content": _json_of("ErrorReply")},
+    },
+}
+
+__all__ = ["TENANT_PATHS", "build_document"]

@@ -1,0 +1,196 @@
+"""From settings to a running server, and from SIGTERM to an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import uvicorn
+import uvloop
+
+from dosql.clock import SystemClock, SystemRandomness
+from dosql.errors import DosqlError
+from dosql.host.host import Host, HostSettings
+from dosql.sqlite.database import DatabaseLimits
+from dosql.sqlite.migrations import load_migrations
+from server.access_log import AccessLog
+from server.admin_token import FILE_NAME, AdminToken, load_admin_token
+from server.app import create_app
+from server.components import Components
+from server.edge import Edge
+from server.gate import Gate
+from server.listen import Address, url_of
+from server.log_writer import JsonHandler, LogWriter
+from server.metrics import Metrics
+from server.settings import Settings, load_settings, unknown_variables
+
+_USAGE = 2
+_FAILURE = 1
+_KEEP_ALIVE_S = 75
+"""Longer than the 60 s of usual proxies: they, not we, close idle connections."""
+
+
+def serve(overrides: Mapping[str, object]) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is under way and return.
+
+    Raises:
+        SystemExit: 2 for wrong settings, 1 when the server cannot start; the reason is on stderr.
+    """
+    try:
+        settings = load_settings(overrides, os.environ)
+        address = Address.parse(settings.listen)
+    except DosqlError as error:
+        _give_up(error, _USAGE)
+    log = LogWriter()
+    logging.basicConfig(
+        handlers=[JsonHandler(log, SystemClock())], level=settings.log_level.upper(), force=True
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, address, log))
+    except DosqlError as error:
+        _give_up(error, _FAILURE)
+    finally:
+        log.close()
+
+
+def _give_up(error: DosqlError, status: int) -> NoReturn:
+    print(f"dosql: {error.message} ({error.code})", file=sys.stderr)
+    raise SystemExit(status)
+
+
+async def _serve(settings: Settings, address: Address, log: LogWriter) -> None:
+    clock, randomness = SystemClock(), SystemRandomness()
+    token = load_admin_token(
+        settings.admin_token, settings.data_dir, randomness, may_create=address.is_loopback
+    )
+    host_settings = _host_settings(settings)
+    listener = address.bind()
+    with listener:
+        host = await Host.start(host_settings, clock=clock, randomness=randomness)
+        try:
+            closing = asyncio.Event()
+            metrics = Metrics()
+            gate = Gate(
+                admin_token=token.text,
+                tokens=host.tokens,
+                tenants=host.tenants,
+                default_tenant=settings.default_tenant,
+                create_tenants=settings.tenant_creation == "auto",
+                base_domain=settings.base_domain,
+            )
+            components = Components(host, gate, clock, randomness, metrics, log, closing)
+            edge = Edge(
+                create_app(components, cors_origins=settings.cors_origins),
+                access_log=AccessLog(log, clock, settings.log_level),
+                metrics=metrics,
+                clock=clock,
+                randomness=randomness,
+                body_limit=_body_limit(settings),
+            )
+            server = _Server(edge, settings, closing)
+            _announce(settings, url_of(listener), token)
+            await server.serve(sockets=[listener])
+        finally:
+            await host.close()
+
+
+def _host_settings(settings: Settings) -> HostSettings:
+    return HostSettings(
+        data_dir=settings.data_dir,
+        migrations=load_migrations(settings.migrations or default_migrations()),
+        open_objects_max=settings.max_open,
+        idle_seconds=settings.idle_seconds,
+        inline_ms=settings.inline_ms,
+        statement_ms=settings.statement_ms,
+        transaction_idle_s=settings.transaction_idle_seconds,
+        transaction_s=settings.transaction_seconds,
+        log_bytes_max=settings.log_bytes_max,
+        limits=DatabaseLimits(
+            settings.rows_max, settings.result_bytes_max, settings.database_bytes_max
+        ),
+    )
+
+
+def default_migrations() -> Path:
+    """The schema that comes with dosql: beside this package in a checkout, inside it installed."""
+    here = Path(__file__).resolve().parent
+    installed = here / "migrations"
+    return installed if installed.is_dir() else here.parent / "migrations"
+
+
+def _body_limit(settings: Settings) -> Callable[[str], int]:
+    def limit(path: str) -> int:
+        if path.startswith("/admin/tenants/") and path.endswith("/import"):
+            return settings.database_bytes_max
+        return settings.body_bytes_max
+
+    return limit
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with our streams told to end when it shuts down, and a clean exit status."""
+
+    def __init__(self, app: Edge, settings: Settings, closing: asyncio.Event) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                ws="none",
+                http="httptools",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
+            )
+        )
+        self._closing = closing
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The first signal begins the shutdown, a second one of SIGINT cuts it short."""
+        loop = asyncio.get_running_loop()
+        handled = (signal.SIGINT, signal.SIGTERM)
+        for number in handled:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in handled:
+                loop.remove_signal_handler(number)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let streams end, then wait for the requests under way."""
+        self._closing.set()
+        await super().shutdown(sockets)
+
+
+def _announce(settings: Settings, url: str, token: AdminToken) -> None:
+    """What a newcomer needs; the token only when it was just made."""
+    shown = token.text if token.created else "$DOSQL_ADMIN_TOKEN"
+    lines = [f"dosql listens on {url}", f"data directory: {settings.data_dir.resolve()}"]
+    if token.created:
+        lines.append(f"admin token:    {token.text}  (shown once; kept in {FILE_NAME} there)")
+    elif settings.admin_token is None:
+        shown = f"$(cat {settings.data_dir.resolve() / FILE_NAME})"
+        lines.append(f"admin token:    in {settings.data_dir.resolve() / FILE_NAME}")
+    lines += [
+        "try:",
+        f"  curl {url}/query -H 'X-Tenant-ID: acme' -H 'Content-Type: application/json' \\",
+        f'    -H "Authorization: Bearer {shown}" -d \'{{"sql": "SELECT 1 AS one"}}\'',
+    ]
+    print("\n".join(lines), flush=True)
+    for name in unknown_variables(os.environ):
+        print(f"dosql: {name} is not a setting; is it misspelt?", file=sys.stderr)

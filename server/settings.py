@@ -1,0 +1,141 @@
+"""Settings: flags over environment over defaults, one frozen value; nobody else reads them.
+
+Every setting is a field below: ``--max-open`` on the command line is ``DOSQL_MAX_OPEN`` in the
+environment and ``max_open`` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from dosql import limits
+from dosql.errors import DosqlError, InvalidRequestError
+
+PREFIX = "DOSQL_"
+_CLIENT_VARIABLES = {"DOSQL_URL", "DOSQL_TOKEN", "DOSQL_UPDATE_DOCS"}
+
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an operator may choose."""
+
+    listen: str = "127.0.0.1:8787"
+    """Address and port; port 0 takes a free one."""
+    data_dir: Path = Path("data")
+    """Where everything is kept."""
+    admin_token: str | None = None
+    """Only in the environment. None: one is created and kept in the data directory."""
+    migrations: Path | None = None
+    """Folder of the tenants' schema; None: the one that comes with dosql."""
+    default_tenant: str | None = None
+    """Whom a request means that names no tenant."""
+    tenant_creation: Literal["auto", "explicit"] = "auto"
+    """Whether the admin token creates a tenant by using it."""
+    base_domain: str | None = None
+    """One label below it names a tenant: ``acme.db.example.com``."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of browsers that may call; separated by commas in the environment."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """``warning`` logs refused requests only, ``error`` failed ones only."""
+    max_open: Positive = limits.OPEN_OBJECTS_MAX
+    """Objects awake at a time."""
+    idle_seconds: Seconds = limits.IDLE_SECONDS_MAX
+    """After so long without a call an object hibernates."""
+    inline_ms: Positive = limits.INLINE_MS_MAX
+    """What a statement may take on the event loop before it moves to a thread."""
+    statement_ms: Positive = limits.STATEMENT_MS_MAX
+    """Deadline of a statement or batch."""
+    transaction_idle_seconds: Seconds = limits.TRANSACTION_IDLE_S_MAX
+    """An interactive transaction is rolled back after so long without a statement."""
+    transaction_seconds: Seconds = limits.TRANSACTION_S_MAX
+    """An interactive transaction is rolled back after so long in any case."""
+    rows_max: Positive = limits.ROWS_MAX
+    """Rows in one answer."""
+    result_bytes_max: Positive = limits.RESULT_BYTES_MAX
+    """Bytes of values in one answer."""
+    body_bytes_max: Positive = limits.REQUEST_BODY_BYTES_MAX
+    """Bytes of one request body; imports may have ``database_bytes_max``."""
+    database_bytes_max: Positive = limits.DATABASE_BYTES_MAX
+    """Bytes of one tenant's database."""
+    log_bytes_max: Positive = limits.LOG_BYTES_MAX
+    """Bytes of the commit log before it is cut."""
+    shutdown_seconds: Seconds = 10.0
+    """How long requests under way may take to finish after SIGTERM."""
+    durability: Literal["local", "bucket"] = "local"
+    bucket: str | None = None
+    s3_endpoint: str | None = None
+    app: str | None = None
+
+
+def load_settings(overrides: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
+    """``overrides`` (None: not given) win over the environment.
+
+    Raises:
+        InvalidRequestError: ``invalid_settings``, naming the setting and what it must be.
+    """
+    values: dict[str, object] = {}
+    for name in Settings.__struct_fields__:
+        value = overrides.get(name)
+        if value is None:
+            value = environ.get(PREFIX + name.upper()) or None
+        if value is not None:
+            values[name] = _plain(name, value)
+    unknown = overrides.keys() - set(Settings.__struct_fields__)
+    if unknown:
+        raise _invalid(f"unknown setting {min(unknown)}")
+    try:
+        settings = msgspec.convert(values, Settings, strict=False, dec_hook=_path)
+    except msgspec.ValidationError as exc:
+        raise _invalid(str(exc).replace("`$.", "`")) from None
+    _check(settings)
+    return settings
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Variables that look like settings and are none: probably misspelt."""
+    known = {PREFIX + name.upper() for name in Settings.__struct_fields__} | _CLIENT_VARIABLES
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+
+
+def _plain(name: str, value: object) -> object:
+    if name == "cors_origins" and isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError
+
+
+def _check(settings: Settings) -> None:
+    """What one setting cannot tell by itself."""
+    for name in ("bucket", "s3_endpoint", "app"):
+        if getattr(settings, name) is not None:
+            raise _invalid(f"{name} is not available in this version")
+    if settings.durability != "local":
+        raise _invalid("durability can only be local in this version")
+    if settings.inline_ms >= settings.statement_ms:
+        raise _invalid("inline_ms must be less than statement_ms")
+    if settings.admin_token is not None and not settings.admin_token.isascii():
+        raise _invalid("admin_token must be ASCII")
+    if "*" in settings.cors_origins:
+        raise _invalid("cors_origins must name the origins; * would let every web page in")
+    if settings.default_tenant is not None:
+        from dosql.host.names import check_tenant_name
+
+        try:
+            check_tenant_name(settings.default_tenant)
+        except DosqlError as exc:
+            raise _invalid(f"default_tenant: {exc.message}") from None
+
+
+def _invalid(what: str) -> InvalidRequestError:
+    return InvalidRequestError(f"Settings: {what}.", code="invalid_settings")

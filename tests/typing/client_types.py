@@ -1,0 +1,89 @@
+"""What a type checker must conclude about the client. Checked, never run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict, assert_type
+
+import msgspec
+import pydantic
+
+from dosql.client import AsyncClient, Client, Row, Rows, RunResult
+from dosql.client import operations as op
+from dosql.wire import MigrationReport, TenantInfo, TokenCreated
+
+
+@dataclass
+class AsDataclass:
+    id: int
+
+
+class AsDict(TypedDict):
+    id: int
+
+
+class AsStruct(msgspec.Struct):
+    id: int
+
+
+class AsModel(pydantic.BaseModel):
+    id: int
+
+
+async def asynchronous(client: AsyncClient) -> None:
+    acme = client.tenant("acme")
+    assert_type(await acme.query("SELECT 1"), list[dict[str, Any]])
+    assert_type(await acme.query("SELECT ?", [1, "a", 2.5, b"x", None]), list[Row])
+    assert_type(await acme.query("SELECT :a", {"a": 1}), list[Row])
+    assert_type(await acme.query("SELECT 1 AS id", into=AsDataclass), list[AsDataclass])
+    assert_type(await acme.query("SELECT 1 AS id", into=AsDict), list[AsDict])
+    assert_type(await acme.query("SELECT 1 AS id", into=AsStruct), list[AsStruct])
+    assert_type(await acme.query("SELECT 1 AS id", into=AsModel), list[AsModel])
+    assert_type(await acme.query_one("SELECT 1"), dict[str, Any] | None)
+    assert_type(await acme.query_one("SELECT 1 AS id", into=AsModel), AsModel | None)
+    assert_type(await acme.query_rows("SELECT 1"), Rows)
+    assert_type(await acme.run("DELETE FROM t", [1]), RunResult)
+    assert_type(acme.last_bookmark, str | None)
+    async with acme.transaction() as tx:
+        assert_type(await tx.query("SELECT 1"), list[Row])
+        assert_type(await tx.query("SELECT 1 AS id", into=AsStruct), list[AsStruct])
+        assert_type(await tx.query_one("SELECT 1 AS id", into=AsDict), AsDict | None)
+        assert_type(await tx.run("DELETE FROM t"), RunResult)
+    assert_type(client.admin.tenants.list(), AsyncIterator[TenantInfo])
+    assert_type(await client.admin.tokens.create("acme"), TokenCreated)
+    assert_type(await client.admin.migrations.status(), MigrationReport)
+
+
+async def batches(client: AsyncClient) -> None:
+    acme = client.tenant("acme")
+    one = await acme.batch((op.query("SELECT 1 AS id", into=AsDataclass),))
+    assert_type(one, tuple[list[AsDataclass]])
+    three = await acme.batch(
+        (op.run("DELETE FROM t"), op.query("SELECT 1"), op.query_one("SELECT 1", into=AsStruct))
+    )
+    assert_type(three, tuple[RunResult, list[Row], AsStruct | None])
+    assert_type(await acme.batch([op.run("DELETE FROM t")]), Sequence[Any])
+    assert_type(await acme.batch([("run", "DELETE FROM t", [1])]), Sequence[Any])
+
+
+def synchronous(client: Client) -> None:
+    acme = client.tenant("acme")
+    assert_type(acme.query("SELECT 1"), list[Row])
+    assert_type(acme.query("SELECT 1 AS id", into=AsDataclass), list[AsDataclass])
+    assert_type(acme.query_one("SELECT 1 AS id", into=AsDict), AsDict | None)
+    assert_type(acme.run("DELETE FROM t"), RunResult)
+    assert_type(
+        acme.batch((op.run("DELETE FROM t"), op.query("SELECT 1", into=AsModel))),
+        tuple[RunResult, list[AsModel]],
+    )
+    with acme.transaction() as tx:
+        assert_type(tx.query("SELECT 1 AS id", into=AsStruct), list[AsStruct])
+    assert_type(client.admin.tenants.list(), Iterator[TenantInfo])
+
+
+def refused(client: Client) -> None:
+    acme = client.tenant("acme")
+    acme.query("SELECT ?", [object()])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    acme.run("SELECT ?", 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    acme.batch([("delete", "x")])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -44,7 +44,7 @@ check: $(STAMP) ## Format, lint, types, import floors, documentation, generated 
 	$(BIN)/python scripts/generate_sync.py --check
 	$(BIN)/mypy
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q tests/test_floors.py tests/test_documented.py
+	$(BIN)/python -m pytest -q tests/test_floors.py tests/test_documented.py -k 'not run'
 
 format: $(STAMP) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix-only --quiet $(CODE)

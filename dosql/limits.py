@@ -77,9 +77,9 @@ LOG_SEGMENT_BYTES = 16 * 1024 * 1024
 """Preallocated size of one segment; a larger batch makes a larger segment."""
 LOG_BYTES_MAX = 64 * 1024 * 1024
 """(setting) Beyond it the oldest objects are checkpointed and the log is cut: bounds the redo."""
-WAL_FRAMES_MAX = 4_000
-"""Frames in an object's -wal before it is checkpointed: 16 MB at 4 KB pages."""
+WAL_BYTES_MAX = 16 * 1024 * 1024
+"""Pages in an object's -wal before it is checkpointed; SQLite's own default is 4 MB."""
 
-assert WAL_FRAMES_MAX * 4096 <= LOG_BYTES_MAX
+assert WAL_BYTES_MAX <= LOG_BYTES_MAX
 assert LOG_SEGMENT_BYTES * 2 <= LOG_BYTES_MAX
 assert INLINE_MS_MAX < STATEMENT_MS_MAX

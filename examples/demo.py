@@ -40,7 +40,6 @@ BEST_CUSTOMER = """
     FROM Invoice JOIN Customer USING (CustomerId)
     WHERE Customer.Country = ? GROUP BY CustomerId ORDER BY spent DESC, customer LIMIT 1
 """
-README_SQL = (TOP_GENRES, COUNT_ARTISTS, ADD_ARTIST)
 
 
 class UnexpectedError(Exception):

@@ -256,7 +256,7 @@ class AwakeObjects:
                 return  # it broke, and is being replaced
             self._awake.pop(instance.key, None)
             self.on_sleep(instance)
-            changed = instance.wal_frames > 0
+            changed = instance.wal_bytes > 0
             try:
                 if changed:
                     await self.on_file_thread(instance.checkpoint)
@@ -311,6 +311,7 @@ class AwakeObjects:
                 except DosqlError:
                     continue  # its thread or transaction still has it; nothing else may
             try:
+                await instance.quiet()
                 if not instance.closed:
                     instance.close()
             finally:

@@ -151,6 +151,8 @@ class Host:
         disk = disk or RealDisk()
         directory = DataDirectory(settings.data_dir)
         try:
+            disk.sync_dir(directory.root)
+            disk.sync_dir(directory.root.absolute().parent)
             log = NodeLog(
                 directory.log,
                 disk=disk,

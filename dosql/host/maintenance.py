@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from dosql.errors import DosqlError
 from dosql.host.awake import AwakeObjects
-from dosql.limits import WAL_FRAMES_MAX
+from dosql.limits import WAL_BYTES_MAX
 from dosql.log.node_log import NodeLog
 from dosql.objects.instance import Instance, InstanceClosed
 
@@ -55,7 +55,7 @@ class Maintenance:
         if self._closed:
             return
         for instance in instances:
-            if instance.wal_frames > WAL_FRAMES_MAX and instance not in self._checkpoints:
+            if instance.wal_bytes > WAL_BYTES_MAX and instance not in self._checkpoints:
                 task = asyncio.get_running_loop().create_task(self._checkpoint(instance))
                 self._checkpoints[instance] = task
         if self._log.size_bytes > self._log_bytes_max and self._cut is None:

@@ -71,7 +71,9 @@ class Flush:
                 waiter.set_result(None)
 
 
-_Job = tuple[Flush, list[CommitSource], list[Callable[[], Record]]]
+_Gather = Callable[[], Record]
+_Job = tuple[Flush, list[tuple[CommitSource, _Gather]], list[Record]]
+_Outcome = dict[CommitSource, DosqlError | None]
 
 
 class GroupCommit:
@@ -84,7 +86,7 @@ class GroupCommit:
         self._on_flushed = on_flushed
         self._loop = asyncio.get_running_loop()
         self._dirty: dict[CommitSource, None] = {}
-        self._records: list[Callable[[], Record]] = []
+        self._records: list[Record] = []
         self._next = Flush()
         self._current: Flush | None = None
         self._scheduled = False
@@ -102,7 +104,7 @@ class GroupCommit:
 
     def add(self, record: Record) -> Flush:
         """Append a record of the host's own, in the same flush as what is committed now."""
-        self._records.append(lambda: record)
+        self._records.append(record)
         self._schedule()
         return self._next
 
@@ -130,49 +132,51 @@ class GroupCommit:
         if self._current is not None or not (self._dirty or self._records):
             return
         dirty, self._dirty = self._dirty, {}
-        gather, self._records = self._records, []
-        sources: list[CommitSource] = []
-        for source in dirty:
-            take = source.take()
-            if take is not None:
-                sources.append(source)
-                gather.append(take)
+        records, self._records = self._records, []
+        taken = [(source, gather) for source in dirty if (gather := source.take()) is not None]
         flush, self._next = self._next, Flush()
         self._current = flush
-        self.batches += len(gather)
-        self._jobs.put((flush, sources, gather))
+        self.batches += len(taken)
+        self._jobs.put((flush, taken, records))
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            flush, sources, gather = job
+            flush, taken, records = job
+            outcome: _Outcome = {}
+            for source, gather in taken:
+                try:
+                    records.append(gather())
+                    outcome[source] = None
+                except Exception as failure:  # this object is broken; the others are not
+                    _log.exception("the commits of an object could not be read back")
+                    outcome[source] = as_dosql_error(failure)
             error: DosqlError | None = None
             try:
-                records = [each() for each in gather]
                 if records:
                     self._log.append(records)
             except Exception as failure:
                 _log.exception("commits could not be made durable")
                 error = as_dosql_error(failure)
             try:
-                self._loop.call_soon_threadsafe(self._finished, flush, sources, error)
+                self._loop.call_soon_threadsafe(self._finished, flush, outcome, error)
             except RuntimeError:  # the loop is gone: so are those who waited
                 return
 
-    def _finished(
-        self, flush: Flush, sources: list[CommitSource], error: DosqlError | None
-    ) -> None:
+    def _finished(self, flush: Flush, outcome: _Outcome, error: DosqlError | None) -> None:
         self._current = None
-        for source in sources:
-            source.flushed(error)
+        for source, own in outcome.items():
+            source.flushed(own or error)
         flush.resolve(error)
         if self._dirty or self._records:
             self._start()
         if self._on_flushed is not None:
-            self._on_flushed(sources)
+            self._on_flushed(list(outcome))
 
 
 def as_dosql_error(failure: Exception) -> DosqlError:
     """What the waiting callers are told."""
+    if isinstance(failure, DosqlError):
+        return failure
     if not isinstance(failure, LogWriteError) or not failure.settled:
         return OutcomeUnknownError(
             "The commit could not be confirmed; it may or may not have been applied."

@@ -56,9 +56,9 @@ class LogWriteError(Exception):
     outcome is unknown.
     """
 
-    def __init__(self, cause: OSError, *, settled: bool) -> None:
+    def __init__(self, cause: Exception, *, settled: bool) -> None:
         super().__init__(str(cause))
-        self.errno = cause.errno
+        self.errno = cause.errno if isinstance(cause, OSError) else None
         self.settled = settled
 
 
@@ -237,7 +237,7 @@ class NodeLog:
                 written = True
                 file.pwrite(data, self._offset)
                 file.sync()
-            except OSError as error:
+            except Exception as error:
                 settled = self._abandon() or not written
                 raise LogWriteError(error, settled=settled) from error
             self._offset += len(data)

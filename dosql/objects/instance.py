@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -200,9 +201,15 @@ class Instance:
             self.break_(error)
 
     @property
-    def wal_frames(self) -> int:
-        """Frames in the ``-wal``; it only shrinks by `checkpoint`."""
-        return self.db.wal_frames
+    def wal_bytes(self) -> int:
+        """Pages in the ``-wal``, in bytes; it only shrinks by `checkpoint`."""
+        return self.db.wal_frames * self.db.page_size
+
+    async def quiet(self) -> None:
+        """After it broke: return when the log's thread no longer reads its WAL."""
+        if self._flush is not None:
+            with contextlib.suppress(DosqlError):
+                await self._flush.wait()
 
     @property
     def size_bytes(self) -> int:
@@ -218,7 +225,8 @@ class Instance:
 
     def checkpoint(self) -> None:
         """Within the turn, after `flush`: move the WAL into the file. May run on a thread."""
-        assert self.durable_txid == self.txid, "a checkpoint must never pass the log"
+        durable = self.durable_txid == self.txid and self._taken == self.db.wal_frames
+        assert durable, "a checkpoint must never pass the log"
         self.db.checkpoint()
         self._taken = self.db.wal_frames
 

@@ -15,6 +15,7 @@ called meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Literal, Protocol
 
 import apsw
@@ -24,7 +25,7 @@ from dosql.limits import RESERVED_TABLE_PREFIX, SQL_BYTES_MAX
 from dosql.sqlite.connection import DatabaseLimits
 from dosql.sqlite.rows import Row, Rows, RunResult, decode, draw, lenient, size_of
 from dosql.sqlite.sandbox import Right
-from dosql.sqlite.statements import Shape, Statement
+from dosql.sqlite.statements import Shape, Statement, check_text
 from dosql.sqlite.transactions import Transactions
 from dosql.wire import Params
 
@@ -87,17 +88,19 @@ class Database(Transactions):
         if not shape.plain_read:
             rows = self._query_guarded(shape, params, read_only)
             return Rows(rows.columns, rows.rows[:1])
+        cursor = self._connection.cursor()  # its own: closing it ends the read at once
         try:
-            # A cursor of its own: closing it ends the read without a second step.
-            cursor = self._connection.execute(shape.text, params)
-            row = cursor.fetchone()
+            row = cursor.execute(shape.text, params).fetchone()
             cursor.close(True)
-            found = [] if row is None else draw((row,), self._rows_max, self._bytes_max)
+            return Rows(
+                shape.columns,
+                [] if row is None else draw((row,), self._rows_max, self._bytes_max),
+            )
         except Exception as error:
+            cursor.close(True)
             if isinstance(error, UnicodeDecodeError):
                 return self._query_leniently(shape, params, first=True)
             self._fail(error, sql)
-        return Rows(shape.columns, found)
 
     def run(self, sql: str, params: Params = ()) -> RunResult:
         """Run one statement that writes, or changes the schema; rows it returns are dropped.
@@ -185,6 +188,7 @@ class Database(Transactions):
         It may do what a tenant may, and set ``user_version`` and the like; it must leave
         BEGIN and COMMIT out.
         """
+        check_text(script)
         nested = self._open()
         connection, sandbox = self._connection, self._sandbox
         right = sandbox.right
@@ -236,17 +240,18 @@ class Database(Transactions):
         try:
             if shape.schema:
                 self._touch_schema()
-            cursor = self._connection.execute(shape.text, params)
+            self._cursor.execute(shape.text, params)
             if keep:
-                rows = draw(cursor, self._rows_max, self._bytes_max)
+                rows = draw(self._cursor, self._rows_max, self._bytes_max)
             else:
                 rows = []
-                for _ in cursor:
+                for _ in self._cursor:
                     pass
             if names is not None:
                 self._check_names(names)
             self._control(f"RELEASE {_GUARD}")
         except BaseException as error:
+            self._drop_cursor()
             try:
                 if isinstance(error, Exception):
                     self._fail(error, shape.text)
@@ -258,17 +263,19 @@ class Database(Transactions):
     def _query_leniently(self, shape: Shape, params: Params, *, first: bool) -> Rows:
         """Some text is not UTF-8: fetch text as blobs and decode what can be decoded."""
         sql = lenient(shape.text, len(shape.columns))
+        cursor = self._connection.cursor()
         try:
-            found = decode(self._connection.execute(sql, params), self._encoding)
+            found = decode(cursor.execute(sql, params), self._encoding)
             if first:
-                row = next(found, None)
-                found = iter(() if row is None else (row,))
+                found = islice(found, 1)
             return Rows(shape.columns, draw(found, self._rows_max, self._bytes_max))
         except apsw.SQLError as error:
             # Not a SELECT, or too large with the wrapping: the first error says more.
             self._fail(UnicodeDecodeError("utf-8", b"", 0, 0, str(error)), shape.text)
         except Exception as error:
             self._fail(error, shape.text)
+        finally:
+            cursor.close(True)
 
     def _operate(self, operation: OperationLike, read_only: bool) -> Rows | RunResult:
         if self._deadline is not None and self._is_past_deadline():

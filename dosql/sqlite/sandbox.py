@@ -172,12 +172,16 @@ class Sandbox:
     ) -> int:
         """SQLite's question; ``inner`` is the trigger or view that makes the access, if any."""
         self.asked = True
-        if action in _DDL:
+        changes_schema = action in _DDL
+        if changes_schema:
             self.schema = True
             self.alters = self.alters or action == apsw.SQLITE_ALTER_TABLE
         if self.right is Right.INTERNAL and inner is None:
             return apsw.SQLITE_OK
-        denial = _NO_TEMP if schema == "temp" else self._denial(action, a, b)
+        # CREATE TABLE temp.t has the code of any table, and for CREATE TRIGGER temp.t ON main.x
+        # only its entry in the schema tells; ALTER TABLE merely reads and updates that.
+        in_temp = schema == "temp" and (changes_schema or action == apsw.SQLITE_INSERT)
+        denial = _NO_TEMP if in_temp else self._denial(action, a, b)
         if denial is None:
             return apsw.SQLITE_OK
         self.denial = denial

@@ -62,10 +62,7 @@ class Inspector:
             InvalidRequestError: ``sql_empty``, ``sql_multiple_statements``, ``invalid_encoding``.
             apsw.Error: SQLite, or the sandbox, refused it.
         """
-        if "\0" in sql:  # SQLite would stop reading there
-            raise InvalidRequestError(
-                "The SQL text holds a NUL character.", code="invalid_encoding"
-            )
+        check_text(sql)
         shape = self._prepare(sql, can_cache=True)
         if not self._sandbox.asked:
             # It came out of the cache, so the sandbox saw nothing: ask again.
@@ -110,6 +107,12 @@ class Inspector:
             )
         )
         return False
+
+
+def check_text(sql: str) -> None:
+    """Raises InvalidRequestError (``invalid_encoding``) for a NUL: SQLite would stop there."""
+    if "\0" in sql:
+        raise InvalidRequestError("The SQL text holds a NUL character.", code="invalid_encoding")
 
 
 def is_blank(sql: str) -> bool:

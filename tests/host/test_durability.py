@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from dosql.errors import (
+    CorruptError,
     OutcomeUnknownError,
     QuotaError,
     UnavailableError,
@@ -126,3 +128,24 @@ async def test_the_catalog_recovers_from_a_failed_sync_too(tmp_path: Path) -> No
                     await asyncio.sleep(0.01)
         assert names == ["before"]
         await host.tenants.create("after")
+
+
+async def test_an_object_whose_wal_is_damaged_fails_alone(tmp_path: Path) -> None:
+    disk = HeldDisk()
+    async with running_host(tmp_path, disk=disk) as host:
+        acme = await tenant_with_items(host, "acme")
+        globex = await tenant_with_items(host, "globex")
+        disk.hold()
+        first = asyncio.create_task(execute(globex, "INSERT INTO items(value) VALUES ('first')"))
+        await asyncio.to_thread(disk.waiting.wait, 10)
+        insert = "INSERT INTO items(value) VALUES ('x')"
+        writes = [asyncio.create_task(execute(each, insert)) for each in (acme, globex)]
+        await asyncio.sleep(0)
+        wal = next((tmp_path / "objects").glob(f"*/{acme.key.filename}-wal"))
+        os.truncate(wal, 32)
+        disk.release()
+        with pytest.raises(CorruptError):
+            await writes[0]
+        assert [await first, await writes[1]] == [1, 1]
+        assert await execute(acme, "SELECT count(*) FROM items") == [[0]], "rebuilt from the log"
+        await execute(acme, insert)

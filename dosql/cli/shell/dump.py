@@ -98,9 +98,7 @@ def _table(database: Database, name: str, sql: str) -> Table:
         ordered = sorted((pk, column) for column, _, pk in info.rows if pk)
         return Table(name, sql, columns, tuple(quote(column) for _, column in ordered))
     taken = {column.lower() for column, _, _ in info.rows}
-    free = [rowid for rowid in # SQLite keeps these words in this form, however they were typed.
-_CREATE = re.compile(r"^CREATE (?:TABLE|VIRTUAL TABLE|VIEW|INDEX|UNIQUE INDEX|TRIGGER) ")
-_ROWID_NAMES if rowid not in taken]
+    free = [rowid for rowid in _ROWID_NAMES if rowid not in taken]
     alias = free[0] if free else quote(next(column for column, _, pk in info.rows if pk))
     return Table(name, sql, columns, (alias,))
 

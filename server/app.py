@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from litestar import Litestar, Router, asgi
@@ -20,7 +21,7 @@ from server.routes.health import health, live, ready
 from server.routes.metrics import metrics
 from server.routes.schema import schema_router
 from server.routes.transactions import TRANSACTION_ROUTES
-from server.sql_routes import SqlRoute, sql_routes
+from server.sql_routes import SqlRoute
 
 VERSION = "0.1.0"
 
@@ -36,7 +37,9 @@ class _Application(Litestar):
         return [*plugins, MsgspecDIPlugin()]
 
 
-def create_app(components: Components, *, cors_origins: tuple[str, ...] = ()) -> Litestar:
+def create_app(
+    components: Components, sql: Mapping[str, SqlRoute], *, cors_origins: tuple[str, ...] = ()
+) -> Litestar:
     """The application inside the edge."""
     guards = make_guards(components.gate)
     routes: list[Any] = [
@@ -51,7 +54,7 @@ def create_app(components: Components, *, cors_origins: tuple[str, ...] = ()) ->
     return _Application(
         [
             *routes,
-            *map(_mounted, sql_routes(components.gate)),
+            *map(_mounted, sql, sql.values()),
             schema_router(lambda: build_document(routes, VERSION)),
         ],
         dependencies={"components": Provide(lambda: components, sync_to_thread=False)},
@@ -63,11 +66,11 @@ def create_app(components: Components, *, cors_origins: tuple[str, ...] = ()) ->
     )
 
 
-def _mounted(route: SqlRoute) -> ASGIRouteHandler:
+def _mounted(path: str, route: SqlRoute) -> ASGIRouteHandler:
     async def handle(scope: Any, receive: Any, send: Any) -> None:
         await route(scope, receive, send)
 
-    return asgi(f"/{route.kind}", copy_scope=False)(handle)
+    return asgi(path, copy_scope=False)(handle)
 
 
 def _cors(origins: tuple[str, ...]) -> CORSConfig | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from litestar import Litestar, post
+from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Tag
 from litestar.params import JSONBody
@@ -106,9 +107,15 @@ def build_document(handlers: Sequence[Any], version: str) -> bytes:
         version=version,
         description="A SQL database of its own for every tenant.",
         tags=[Tag(name=name) for name in ("SQL", "Transactions", "Tenants", "Tokens")],
+        use_handler_docstrings=True,
     )
-    routes = [query, query_one, run, transaction, _bodies, *map(copy.copy, handlers)]
-    document: Json = Litestar(routes, openapi_config=config).openapi_schema.to_schema()
+    routes = [query, query_one, run, transaction, _bodies, *handlers]
+    app = Litestar(
+        routes,
+        openapi_config=config,
+        dependencies={"components": Provide(_nothing, sync_to_thread=False)},
+    )
+    document: Json = app.openapi_schema.to_schema()
     paths: Json = document["paths"]
     del paths["/bodies"]
     _describe_transactions(paths)
@@ -117,10 +124,14 @@ def build_document(handlers: Sequence[Any], version: str) -> bytes:
         if path in TENANT_PATHS or path.startswith("/transactions"):
             paths["/t/{tenant}" + path] = _below_tenant(item)
             _add_parameters(item, ["TenantHeader"])
-    for item in paths.values():
-        _complete(item)
+    for path, item in paths.items():
+        _complete(path, item)
     document["components"].update(_COMPONENTS)
     return msgspec.json.encode(document)
+
+
+def _nothing() -> None:
+    """These handlers are never called."""
 
 
 def _below_tenant(item: Json) -> Json:
@@ -141,17 +152,21 @@ def _operations(item: Json) -> list[Json]:
     return [item[method] for method in _METHODS if method in item]
 
 
-def _complete(item: Json) -> None:
-    """What holds for every route: errors, the request id, the token."""
+def _complete(path: str, item: Json) -> None:
+    """What holds for every route: errors, the token, the parameters of SQL."""
+    last = path.rpartition("/")[2]
+    names: list[str] = []
+    if last == "commit" or ("/" + last in TENANT_PATHS and "/transactions/" not in path):
+        names.append("IdempotencyKey")
+    if last in ("query", "queryOne", "transaction"):
+        names += ["Rows", "Int"]
     for operation in _operations(item):
         operation["responses"]["default"] = {"$ref": "#/components/responses/Error"}
         operation["responses"].pop("400", None)
         if _OPEN_TAGS.isdisjoint(operation.get("tags", ())):
             operation["security"] = [{"token": []}]
-        if "SQL" in operation.get("tags", ()) or operation["operationId"].endswith("CommitCommit"):
-            _add_parameters({"post": operation}, ["IdempotencyKey"])
-            if operation["operationId"].startswith(("Query", "TenantQuery")):
-                _add_parameters({"post": operation}, ["Rows", "Int"])
+    if names:
+        _add_parameters(item, names)
 
 
 def _describe_transactions(paths: Json) -> None:

@@ -17,24 +17,29 @@ from typing import NoReturn
 import uvicorn
 import uvloop
 
-from dosql.clock import SystemClock, SystemRandomness
+from dosql.clock import Clock, Randomness, SystemClock, SystemRandomness
 from dosql.errors import DosqlError
 from dosql.host.host import Host, HostSettings
 from dosql.sqlite.database import DatabaseLimits
 from dosql.sqlite.migrations import load_migrations
 from server.access_log import AccessLog
 from server.admin_token import FILE_NAME, AdminToken, load_admin_token
-from server.app import create_app
+from server.asgi import ASGIApp
 from server.components import Components
-from server.edge import Edge
+from server.edge import Edge, live
 from server.gate import Gate
+from server.lazy import LazyApp
 from server.listen import Address, url_of
 from server.log_writer import JsonHandler, LogWriter
 from server.metrics import Metrics
+from server.protocol import close_stalled, protocol_class
 from server.settings import Settings, load_settings, unknown_variables
+from server.sql_routes import SqlRoute, sql_routes
 
 _USAGE = 2
 _FAILURE = 1
+_LOAD_AFTER_S = 0.2
+"""The first requests come before the framework is loaded, which would slow them down."""
 _KEEP_ALIVE_S = 75
 """Longer than the 60 s of usual proxies: they, not we, close idle connections."""
 
@@ -90,19 +95,33 @@ async def _serve(settings: Settings, address: Address, log: LogWriter) -> None:
                 base_domain=settings.base_domain,
             )
             components = Components(host, gate, clock, randomness, metrics, log, closing)
+            sql = sql_routes(gate)
+            app = LazyApp(
+                lambda: _load_app(components, sql, settings),
+                on_failure=lambda: server.handle_exit(signal.SIGTERM, None),
+            )
             edge = Edge(
-                create_app(components, cors_origins=settings.cors_origins),
+                app,
+                direct={**sql, "/live": live},
                 access_log=AccessLog(log, clock, settings.log_level),
                 metrics=metrics,
                 clock=clock,
                 randomness=randomness,
                 body_limit=_body_limit(settings),
             )
-            server = _Server(edge, settings, closing)
+            server = _Server(edge, settings, clock=clock, randomness=randomness, closing=closing)
             _announce(settings, url_of(listener), token)
+            asyncio.get_running_loop().call_later(_LOAD_AFTER_S, app.start)
             await server.serve(sockets=[listener])
+            await app.ready()  # raises what kept it from being built
         finally:
             await host.close()
+
+
+def _load_app(components: Components, sql: Mapping[str, SqlRoute], settings: Settings) -> ASGIApp:
+    from server.app import create_app  # half of the time that all imports take
+
+    return create_app(components, sql, cors_origins=settings.cors_origins)
 
 
 def _host_settings(settings: Settings) -> HostSettings:
@@ -141,13 +160,21 @@ def _body_limit(settings: Settings) -> Callable[[str], int]:
 class _Server(uvicorn.Server):
     """uvicorn, with our streams told to end when it shuts down, and a clean exit status."""
 
-    def __init__(self, app: Edge, settings: Settings, closing: asyncio.Event) -> None:
+    def __init__(
+        self,
+        app: Edge,
+        settings: Settings,
+        *,
+        clock: Clock,
+        randomness: Randomness,
+        closing: asyncio.Event,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 lifespan="off",
                 ws="none",
-                http="httptools",
+                http=protocol_class(clock, randomness),
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -156,6 +183,7 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
             )
         )
+        self._clock = clock
         self._closing = closing
 
     @contextlib.contextmanager
@@ -171,8 +199,15 @@ class _Server(uvicorn.Server):
             for number in handled:
                 loop.remove_signal_handler(number)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections, and close those that stall."""
+        await super().startup(sockets)
+        sweep = close_stalled(self.server_state.connections, self._clock)
+        self._sweep = asyncio.get_running_loop().create_task(sweep)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let streams end, then wait for the requests under way."""
+        self._sweep.cancel()
         self._closing.set()
         await super().shutdown(sockets)
 

@@ -94,6 +94,6 @@ def require_json(headers: dict[bytes, bytes]) -> None:
         )
 
 
-def sql_routes(gate: Gate[Tenant]) -> list[SqlRoute]:
-    """All four."""
-    return [SqlRoute(kind, gate) for kind in KINDS]
+def sql_routes(gate: Gate[Tenant]) -> dict[str, SqlRoute]:
+    """All four, by path."""
+    return {f"/{kind}": SqlRoute(kind, gate) for kind in KINDS}

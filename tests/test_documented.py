@@ -203,6 +203,20 @@ def run_dosql(*arguments: str) -> str:
     return done.stdout
 
 
+def test_every_route_is_documented(server: Any) -> None:
+    """Of the routes that exist below ``/t/{tenant}`` too, the page has the short form."""
+    paths = server.request("GET", "/schema/openapi.json").json()["paths"]
+    routes = {
+        f"{method.upper()} {re.sub('{[^}]*}', '{}', path)}"
+        for path, operations in paths.items()
+        if not path.startswith("/t/")
+        for method in operations
+    }
+    text = (DOCS / "http-api.md").read_text(encoding="utf-8")
+    found = re.findall(r"`((?:GET|POST|PUT|DELETE) /[^`?]*)", text)
+    assert routes - {re.sub("{[^}]*}", "{}", route) for route in found} == set()
+
+
 # --- links ------------------------------------------------------------------------------------
 
 

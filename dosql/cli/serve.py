@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dosql.cli.output import complain
+from dosql.cli.start import start
 
 
 def _flag(name: str, value: str, help_text: str) -> object:
@@ -73,12 +73,4 @@ def serve(
         "base_domain": base_domain,
         "log_level": log_level,
     }
-    overrides: dict[str, object] = {
-        name: value for name, value in given.items() if value is not None
-    }
-    try:
-        from server import run
-    except ModuleNotFoundError as exc:
-        complain(f"{exc.name} is not installed; the server needs: pip install 'dosql[server]'")
-        raise typer.Exit(1) from None
-    run.serve(overrides)
+    start({name: value for name, value in given.items() if value is not None})

@@ -256,15 +256,14 @@ class AwakeObjects:
                 return  # it broke, and is being replaced
             self._awake.pop(instance.key, None)
             self.on_sleep(instance)
-            changed = instance.wal_bytes > 0
             try:
-                if changed:
+                if instance.wal_bytes:
                     await self.on_file_thread(instance.checkpoint)
             except DosqlError:
                 _log.exception("an object could not be checkpointed")
                 self._to_redo.add(instance.key)
-                changed = False
-            if changed or instance.key in self._unsynced:
+            # Not "if the WAL was not empty": a checkpoint may have emptied it long before.
+            if instance.durable_txid != instance.woken_txid or instance.key in self._unsynced:
                 self._unsynced[instance.key] = instance.durable_txid
             instance.close()
             self.statistics.evictions += 1

@@ -125,15 +125,21 @@ class NodeLog:
         Raises:
             CorruptError: ``log_damaged``: a durable group cannot be read.
         """
-        end = 0
+        start = end = 0
         sequence = self._sequence
         for segment in self._manifest.segments:
             file = self._files.open(segment)
             try:
-                end, sequence = 0, segment.first_sequence
+                start = end = 0
+                sequence = segment.first_sequence
                 for group in self._groups(file, segment, segment.end):
                     yield from group.records
-                    end, sequence = group.end, group.sequence + 1
+                    start, end, sequence = end, group.end, group.sequence + 1
+                if segment.end is None and end:
+                    # The newest group may lack its sync: its writer was killed. Written again,
+                    # because it may have failed too, and a second sync then means nothing.
+                    file.pwrite(file.pread(end - start, start), start)
+                    file.sync()
             finally:
                 file.close()
         self._sequence = sequence

@@ -52,10 +52,12 @@ def write_position(disk: Disk, database: Path, txid: int) -> None:
     The caller has synced the database file.
     """
     path = position_path(database)
-    fresh = not path.exists()
     file = disk.open(path, create=True)
     try:
         slots = _slots(file.pread(2 * _SLOT_BYTES, 0))
+        if not slots:  # a position, once there, says that the names are durable too
+            disk.sync_dir(path.parent)
+            disk.sync_dir(path.parent.parent)
         number = max(slots)[0] + 1 if slots else 1
         content = _SLOT.pack(_MAGIC, number, txid)
         content += _CRC.pack(zlib.crc32(content))
@@ -63,9 +65,6 @@ def write_position(disk: Disk, database: Path, txid: int) -> None:
         file.sync()
     finally:
         file.close()
-    if fresh:  # the first durable moment of this object: its names must survive too
-        disk.sync_dir(path.parent)
-        disk.sync_dir(path.parent.parent)
 
 
 def _slots(data: bytes) -> list[tuple[int, int]]:

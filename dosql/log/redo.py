@@ -118,6 +118,8 @@ class Redo:
             file.truncate(state.commit_bytes)
             file.sync()
             write_position(self._disk, state.path, state.txid)
+        elif state.txid:  # whoever wrote it may have been killed before it was durable
+            write_position(self._disk, state.path, state.txid)
         if key in self._files:
             self._files.pop(key).close()
 

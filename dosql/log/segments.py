@@ -71,13 +71,13 @@ class SegmentFiles:
             raise damaged(f"segment {segment.number} is missing") from None
 
     def create(self, segment: Segment) -> DiskFile:
-        """An empty segment, from the spare if there is one. Durable after the next manifest."""
+        """An empty segment, from the spare if there is one; its name is durable."""
         path = self.path(segment)
         if self._spare.exists():
             self.disk.rename(self._spare, path)
-            return self.disk.open(path)
-        self.disk.unlink(path)
-        return self.disk.open(path, create=True)
+        file = self.disk.open(path, create=True)
+        self.disk.sync_dir(self.directory)
+        return file
 
     def prepare_spare(self) -> None:
         """Write a segment's worth of zeros, so that later syncs change no file metadata."""

@@ -69,6 +69,8 @@ class Instance:
         """When the last call came, on the monotonic clock."""
         self.txid = txid
         """Newest batch handed to the log."""
+        self.woken_txid = txid
+        """What the file held when the object was woken."""
         self.durable_txid = txid
         """Newest batch the log has acknowledged."""
         self._size_bytes = db.size_bytes

@@ -52,9 +52,13 @@ def draw(rows: Iterable[Row], rows_max: int, bytes_max: int) -> list[Row]:
 
 def size_of(rows: list[Row]) -> int:
     """Bytes of values, as `draw` counts them."""
-    return sum(
-        8 + len(value) if isinstance(value, (str, bytes)) else 8 for row in rows for value in row
-    )
+    size = 0
+    for row in rows:
+        size += 8 * len(row)
+        for value in row:
+            if isinstance(value, (str, bytes)):
+                size += len(value)
+    return size
 
 
 def _too_large(bytes_over: bool, rows_max: int, bytes_max: int) -> LimitError:

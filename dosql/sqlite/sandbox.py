@@ -20,6 +20,10 @@ import apsw
 
 from dosql.limits import RESERVED_TABLE_PREFIX
 
+_OK = apsw.SQLITE_OK
+_READ = apsw.SQLITE_READ
+assert RESERVED_TABLE_PREFIX.startswith("_")  # `_is_reserved` relies on it
+
 INTERNAL_PREPARE_FLAGS = apsw.SQLITE_PREPARE_PERSISTENT
 """Part of the key of APSW's statement cache: keeps the server's statements out of tenants' reach,
 even when a tenant sends the very same text."""
@@ -172,29 +176,34 @@ class Sandbox:
     ) -> int:
         """SQLite's question; ``inner`` is the trigger or view that makes the access, if any."""
         self.asked = True
-        changes_schema = action in _DDL
-        if changes_schema:
-            self.schema = True
-            self.alters = self.alters or action == apsw.SQLITE_ALTER_TABLE
         if self.right is Right.INTERNAL and inner is None:
-            return apsw.SQLITE_OK
-        # CREATE TABLE temp.t has the code of any table, and for CREATE TRIGGER temp.t ON main.x
-        # only its entry in the schema tells; ALTER TABLE merely reads and updates that.
-        in_temp = schema == "temp" and (changes_schema or action == apsw.SQLITE_INSERT)
-        denial = _NO_TEMP if in_temp else self._denial(action, a, b)
+            self.schema = self.schema or action in _DDL
+            return _OK
+        if action == _READ and a and b and a[0] != "_" != b[0] and a.lower() not in _TABLES_DENIED:
+            return _OK  # by far the most frequent question: once per column
+        denial = self._denial(action, a, b, schema)
         if denial is None:
-            return apsw.SQLITE_OK
+            return _OK
         self.denial = denial
         return apsw.SQLITE_DENY
 
-    def _denial(self, action: int, a: str | None, b: str | None) -> Denial | None:
+    def _denial(
+        self, action: int, a: str | None, b: str | None, schema: str | None
+    ) -> Denial | None:
+        if action in _DDL:
+            self.schema = True
+            self.alters = self.alters or action == apsw.SQLITE_ALTER_TABLE
         if action in _TRANSACTIONS:
             return _NO_TRANSACTIONS if self.right is Right.TENANT else _NO_SCRIPT_TRANSACTIONS
         if action in _UPKEEP:
             return None
         if _is_reserved(a) or _is_reserved(b):
             return RESERVED_NAME
-        if action == apsw.SQLITE_READ:
+        # CREATE TABLE temp.t has the code of any table, and for CREATE TRIGGER temp.t ON main.x
+        # only its entry in the schema tells; ALTER TABLE merely reads and updates that.
+        if schema == "temp" and (action in _DDL or action == apsw.SQLITE_INSERT):
+            return _NO_TEMP
+        if action == _READ:
             return _only(a, a is None or a.lower() not in _TABLES_DENIED, "The table")
         if action == apsw.SQLITE_FUNCTION:
             return _only(b, b is None or b.lower() not in _FUNCTIONS_DENIED, "The function")
@@ -221,7 +230,7 @@ class Sandbox:
 
 
 def _is_reserved(name: str | None) -> bool:
-    return name is not None and name.lower().startswith(RESERVED_TABLE_PREFIX)
+    return name is not None and name[:1] == "_" and name.lower().startswith(RESERVED_TABLE_PREFIX)
 
 
 def _only(name: str | None, allowed: bool, what: str) -> Denial | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -79,21 +78,26 @@ class Inspector:
         self._sql = sql
         self._seen.clear()
         self._sandbox.watch()
-        with suppress(apsw.ExecTraceAbort):
+        try:
             cursor.execute(sql, _UNBOUND, can_cache=can_cache)
+        except apsw.ExecTraceAbort:
+            pass  # as `_on_prepared` wants it
+        finally:
+            cursor.close(True)  # puts the statement into the cache, for its execution
         return self._seen.pop()
 
     def _on_prepared(self, cursor: apsw.Cursor, text: str, bindings: object) -> bool:
         """APSW's trace: after prepare, before the first step. False: do not run it."""
         if not cursor.has_vdbe:
             raise InvalidRequestError("There is no statement in the SQL text.", code="sql_empty")
-        if not is_blank(self._sql[len(text) :]):
+        rest = self._sql[len(text) :]
+        if rest and not is_blank(rest):
             raise InvalidRequestError(
                 "Only one statement is allowed; use /transaction for several.",
                 code="sql_multiple_statements",
             )
         sandbox = self._sandbox
-        columns = tuple(entry[0] for entry in cursor.get_description())
+        columns = tuple([entry[0] for entry in cursor.get_description()])
         read_only = (cursor.is_readonly or cursor.is_explain > 0) and not sandbox.writes
         self._seen.append(
             Shape(

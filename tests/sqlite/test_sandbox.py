@@ -250,6 +250,13 @@ def test_a_statement_of_the_server_is_not_handed_to_a_tenant_by_the_cache(
         assert attempt(tenant, sql).code == "sql_forbidden"
 
 
+def test_the_cache_keeps_the_servers_statements_apart(tenant: Database) -> None:
+    tenant.internal_query("SELECT 17")
+    hits = tenant._connection.cache_stats()["hits"]
+    tenant.prepare("SELECT 17")
+    assert tenant._connection.cache_stats()["hits"] == hits
+
+
 def test_a_statement_of_the_operator_is_not_handed_to_a_tenant_by_the_cache(
     tenant: Database,
 ) -> None:

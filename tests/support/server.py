@@ -16,15 +16,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+
+if TYPE_CHECKING:
+    from dosql.client import Client
 
 ADMIN_TOKEN = "admin-token-of-the-tests"
 _ROOT = Path(__file__).parent.parent.parent
 _PROGRAM = """
 import json, sys
+{prelude}
 from server.run import serve
 serve(json.loads(sys.argv[1]))
 """
@@ -61,14 +65,17 @@ class ServerProcess:
         data_dir: Path,
         *,
         environ: dict[str, str] | None = None,
+        prelude: str = "",
         **settings: object,
     ) -> None:
+        """``prelude`` is Python that runs before the server's own code: to plant a fault."""
         self.data_dir = data_dir
         self.admin_token = ADMIN_TOKEN
         self.url = ""
         self.announced: list[str] = []
         """What it printed on stdout before it was ready."""
         self._settings = {"listen": "127.0.0.1:0", **settings, "data_dir": str(data_dir)}
+        self._program = _PROGRAM.format(prelude=prelude)
         self._environ = {"DOSQL_ADMIN_TOKEN": ADMIN_TOKEN} if environ is None else environ
         self._log = data_dir.with_name(f"{data_dir.name}.log")
         self.process = self._start()
@@ -77,7 +84,7 @@ class ServerProcess:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("DOSQL_")}
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, json.dumps(self._settings)],
+                [sys.executable, "-c", self._program, json.dumps(self._settings)],
                 cwd=_ROOT,
                 env={**inherited, "PYTHONPATH": str(_ROOT), **self._environ},
                 stdin=subprocess.DEVNULL,
@@ -133,9 +140,7 @@ class ServerProcess:
         """``POST /query`` and its like, with the tenant in its header."""
         body = {"sql": sql} if params is None else {"sql": sql, "params": params}
         path = f"/{kind}"
-        return self.request(
-            "POST", path, json=body, token=token, headers=headers, tenant=tenant
-        )
+        return self.request("POST", path, json=body, token=token, headers=headers, tenant=tenant)
 
     def new_tenant(self) -> str:
         """Create a tenant that no other test uses."""
@@ -176,6 +181,12 @@ class ServerProcess:
     def log_text(self) -> str:
         """All of stderr."""
         return self._log.read_text()
+
+    def client(self) -> Client:
+        """A client of the SDK with the admin token; close it."""
+        from dosql.client import Client
+
+        return Client(self.url, token=self.admin_token)
 
     # --- life ---------------------------------------------------------------------------------
 

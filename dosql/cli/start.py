@@ -1,0 +1,56 @@
+"""The short way into the server.
+
+Typer and what it imports take 200 ms, most of the time between the start of the process and the
+server's first answer. So the usual ``dosql serve --flag value ...`` is read here, and only what
+is not that simple (``--help``, a misspelt flag) goes through `dosql.cli.serve`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+FLAGS = frozenset(
+    {
+        "--app",
+        "--base-domain",
+        "--bucket",
+        "--data-dir",
+        "--default-tenant",
+        "--durability",
+        "--idle-seconds",
+        "--listen",
+        "--log-level",
+        "--max-open",
+        "--migrations",
+        "--s3-endpoint",
+        "--tenant-creation",
+    }
+)
+
+
+def simple_overrides(arguments: Sequence[str]) -> dict[str, str] | None:
+    """Settings by name, from the arguments after ``serve``; None if they need a closer look."""
+    overrides: dict[str, str] = {}
+    words = iter(arguments)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag not in FLAGS:
+            return None
+        if not equals:
+            value = next(words, "-")
+            if value.startswith("-"):
+                return None
+        overrides[flag[2:].replace("-", "_")] = value
+    return overrides
+
+
+def start(overrides: Mapping[str, str]) -> None:
+    """Serve until told to stop. Exits with 1 if the server's packages are not installed."""
+    try:
+        from server import run
+    except ModuleNotFoundError as exc:
+        missing = f"{exc.name} is not installed; the server needs: pip install 'dosql[server]'"
+        print(f"dosql: {missing}", file=sys.stderr)
+        raise SystemExit(1) from None
+    run.serve(overrides)

@@ -1,0 +1,67 @@
+"""Runs of the command line in processes of their own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dosql.client import Client, Tenant
+from tests.support.server import ServerProcess
+
+ROOT = Path(__file__).resolve().parents[2]
+_numbers = itertools.count(1)
+
+Finished = subprocess.CompletedProcess[str]
+Run = Callable[..., Finished]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's, without any setting of dosql but the given ones."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("DOSQL_")}
+    return {**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **variables}
+
+
+def run_dosql(
+    *arguments: str | Path, stdin: str = "", cwd: Path | None = None, **variables: str
+) -> Finished:
+    """Run ``dosql`` to its end."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "dosql.cli", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=environment(**variables),
+    )
+
+
+@pytest.fixture
+def dosql(shared_server: ServerProcess, tmp_path: Path) -> Run:
+    """``dosql`` with the admin token of a running server."""
+
+    def run(*arguments: str | Path, stdin: str = "", **variables: str) -> Finished:
+        defaults = {"DOSQL_URL": shared_server.url, "DOSQL_TOKEN": shared_server.admin_token}
+        return run_dosql(*arguments, stdin=stdin, cwd=tmp_path, **{**defaults, **variables})
+
+    return run
+
+
+@pytest.fixture
+def name() -> str:
+    """A tenant that nobody else uses."""
+    return f"cli-{next(_numbers)}"
+
+
+@pytest.fixture
+def tenant(shared_server: ServerProcess, name: str) -> Iterator[Tenant]:
+    """The same, created."""
+    with Client(shared_server.url, token=shared_server.admin_token) as client:
+        client.admin.tenants.create(name)
+        yield client.tenant(name)

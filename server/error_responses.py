@@ -53,7 +53,11 @@ STATUS: dict[type[DosqlError], int] = {
 }
 """The nearest class in an error's line of ancestors decides."""
 
-STATUS_OF_CODE = {"method_not_allowed": 405, "unsupported_media_type": 415}
+STATUS_OF_CODE = {
+    "method_not_allowed": 405,
+    "unsupported_media_type": 415,
+    "headers_too_large": 431,
+}
 """The few codes whose status is narrower than their class says."""
 
 _encoder = msgspec.json.Encoder()

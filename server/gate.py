@@ -150,7 +150,7 @@ class Gate(Generic[TenantT_co]):
         if value is not None:
             if b"," in value:
                 raise _conflict("More than one X-Tenant-ID header was sent.")
-            named = value.decode("latin-1").strip()
+            named = value.decode("latin-1").strip(" \t")
             if name is not None and named != name:
                 raise _conflict("The path and X-Tenant-ID name different tenants.")
             name = named

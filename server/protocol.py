@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable
+from typing import Literal
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -35,50 +36,65 @@ class Protocol(HttpToolsProtocol):
     randomness: Randomness
     """Both set on a subclass by `protocol_class`."""
 
-    _in_head = True
-    """Between requests, or before the end of the headers."""
-    _in_body = False
-    _head_bytes = 0
+    _part: Literal["idle", "head", "body"] = "idle"
+    """What of a request is awaited."""
     _waiting_since: float | None = None
-    """Since when the rest of a request is awaited."""
+    """Since when: the first byte of a head, the newest byte of a body."""
+    _head_bytes = 0
+    _head_ended = False
+    """Within the data just received."""
+    _data_bytes = 0
 
     def data_received(self, data: bytes) -> None:
-        """Parse; then see whether the request is still incomplete."""
-        began_in_head = self._in_head
+        """Parse; then see what is still awaited."""
+        self._head_ended = False
+        self._data_bytes = len(data)
         super().data_received(data)
-        if self._in_head:
-            if began_in_head:
-                self._head_bytes += len(data)
-                if self._waiting_since is None:
-                    self._waiting_since = self.clock.monotonic()
-                if self._head_bytes > HEAD_BYTES_MAX:
-                    self._refuse(_TOO_LARGE, _head_too_large())
-        elif self._in_body:
+        part = self._part
+        if part == "idle":
+            return
+        if part == "body":
             self._waiting_since = self.clock.monotonic()
+            return
+        if self._waiting_since is None:
+            self._waiting_since = self.clock.monotonic()
+        if not self._head_ended:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse(_TOO_LARGE, _head_too_large())
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._part, self._waiting_since, self._head_bytes = "head", None, 0
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The head is over."""
-        if self._head_bytes > HEAD_BYTES_MAX:
-            raise ValueError("headers too large")
-        self._in_head, self._in_body = False, True
-        self._head_bytes, self._waiting_since = 0, None
+        self._part, self._head_ended = "body", True
+        if self._data_bytes > HEAD_BYTES_MAX and self._size_of_head() > HEAD_BYTES_MAX:
+            self._refuse(_TOO_LARGE, _head_too_large())
+            raise ValueError("the head is too large")  # the parser stops
         super().on_headers_complete()
+
+    def _size_of_head(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def on_message_complete(self) -> None:
         """The request is complete."""
-        self._in_head, self._in_body, self._waiting_since = True, False, None
+        self._part, self._waiting_since = "idle", None
         super().on_message_complete()
 
     def is_stalled(self, now: float) -> bool:
         """Whether the client keeps us waiting for the rest of a request for too long."""
         if self._waiting_since is None:
             return False
-        if self._in_body and self.cycle.response_complete:
+        if self._part == "head":
+            return now - self._waiting_since > HEAD_S_MAX
+        if self.cycle.response_complete:
             return False  # uvicorn's keep-alive timeout has it
-        if self._in_body and self.flow.read_paused:
-            self._waiting_since = now  # it is us who do not read
-            return False
-        return now - self._waiting_since > (BODY_PAUSE_S_MAX if self._in_body else HEAD_S_MAX)
+        if self.flow.read_paused:  # it is us who do not read
+            self._waiting_since = now
+        return now - self._waiting_since > BODY_PAUSE_S_MAX
 
     def send_400_response(self, msg: str) -> None:
         """What the parser cannot make sense of."""

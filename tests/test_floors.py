@@ -39,7 +39,7 @@ ONLY = {
     "dosql": {0, "dosql.client"},
 }
 """Parts that may import less than everything below them."""
-EXCEPT = {("dosql.cli.serve", "server.run")}
+EXCEPT = {("dosql.cli.start", "server.run")}
 """Single imports that a rule above would forbid: the command that starts the server."""
 
 

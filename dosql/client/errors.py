@@ -47,6 +47,7 @@ _CLASS_OF_STATUS: dict[int, type[DosqlError]] = {
     415: InvalidRequestError,
     422: BudgetError,
     429: RateLimitedError,
+    431: LimitError,
     500: InternalError,
     502: UnavailableError,
     503: UnavailableError,

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from dosql.clock import Clock
-from dosql.errors import CorruptError, DosqlError
-from dosql.log.disk import Disk
+from dosql.errors import CorruptError, DosqlError, UnavailableError
+from dosql.log.disk import Disk, disk_error
 from dosql.log.group_commit import GroupCommit
 from dosql.log.node_log import NodeLog
 from dosql.log.position import read_position, write_position
@@ -152,7 +152,10 @@ class AwakeObjects:
 
     async def _wake(self, key: ObjectKey, migrations: tuple[Migration, ...]) -> Instance:
         loop = asyncio.get_running_loop()
-        path, db, txid = await loop.run_in_executor(self._files, self._open, key, migrations)
+        try:
+            path, db, txid = await loop.run_in_executor(self._files, self._open, key, migrations)
+        except OSError as error:
+            raise disk_error(error) from error
         instance = Instance(
             key,
             path,
@@ -182,6 +185,8 @@ class AwakeObjects:
         txid = self._unsynced.get(key)
         if txid is None:
             txid = read_position(self._disk, path)
+        if txid == 0:  # what the file may hold was in no durable commit, and may be torn
+            self._disk.unlink(path)
         remove_wal(self._disk, path)
         db = Database(str(path), clock=self._clock, limits=self._limits, vfs=self._vfs)
         try:
@@ -195,10 +200,13 @@ class AwakeObjects:
 
     def _redo(self, key: ObjectKey, path: Path) -> None:
         """On a thread: bring the file of a broken object to its last durable commit."""
-        batches = self._log.batches(key, read_position(self._disk, path))
+        position = read_position(self._disk, path)
+        batches = self._log.batches(key, position)
         report = Redo(self._objects, self._disk).run(batches)
         if key in report.damaged:
             raise CorruptError("This object's stored data is damaged; it must be restored.")
+        if position and not batches:  # its sync may be what failed
+            write_position(self._disk, path, position)
         self._unsynced.pop(key, None)
         self._to_redo.discard(key)
 
@@ -271,7 +279,10 @@ class AwakeObjects:
             instance.turns.leave()
 
     async def discard(self, key: ObjectKey) -> None:
-        """Close the object without a checkpoint, because its files are about to go."""
+        """Close the object without a checkpoint, because its files are about to go.
+
+        Until `forget` they may still be needed: a wake redoes the object from the log.
+        """
         while (move := self._move_of(key)) is not None:
             await asyncio.wait([move])
         instance = self._awake.get(key)
@@ -282,6 +293,7 @@ class AwakeObjects:
             if not instance.closed:
                 await instance.flush()
                 self._awake.pop(key, None)
+                self._to_redo.add(key)
                 instance.close()
         finally:
             instance.turns.leave()
@@ -340,7 +352,21 @@ class AwakeObjects:
                 await self._checkpoint(instance)
             finally:
                 instance.turns.leave()
-        await self.on_file_thread(lambda: self._sync(key, path, txid, position))
+        try:
+            await self.on_file_thread(lambda: self._sync(key, path, txid, position))
+        finally:
+            if key in self._to_redo:
+                await self._give_up(key)
+
+    async def _give_up(self, key: ObjectKey) -> None:
+        """The object's file cannot be trusted any more: whoever has it open must let go of it."""
+        while (move := self._move_of(key)) is not None:
+            await asyncio.wait([move])
+        instance = self._awake.get(key)
+        if instance is not None:
+            instance.break_(
+                UnavailableError("The object's file could not be synced.", code="object_recovering")
+            )
 
     async def _redo_asleep(self, key: ObjectKey, path: Path) -> None:
         await self.on_file_thread(lambda: self._redo(key, path))
@@ -358,9 +384,13 @@ class AwakeObjects:
             file = self._disk.open(path)
             try:
                 file.sync()
+                write_position(self._disk, path, txid)
+            except OSError:
+                # A second sync would prove nothing: the file is written again, from the log.
+                self._to_redo.add(key)
+                raise
             finally:
                 file.close()
-            write_position(self._disk, path, txid)
             if self._unsynced.get(key) == txid:
                 del self._unsynced[key]
         self._log.checkpointed(key, txid, position)
@@ -383,7 +413,10 @@ class AwakeObjects:
         unsynced = self._unsynced.get(key)
         if unsynced is not None:
             return unsynced
-        return read_position(self._disk, database_path(self._objects, key))
+        try:
+            return read_position(self._disk, database_path(self._objects, key))
+        except OSError as error:
+            raise disk_error(error) from error
 
     @property
     def has_broken(self) -> bool:
@@ -400,10 +433,16 @@ class AwakeObjects:
             await asyncio.wait(moves)
 
     async def on_file_thread(self, work: Callable[[], None]) -> None:
-        """Run file work off the loop; it is never abandoned half-way."""
+        """Run file work off the loop; it is never abandoned half-way.
+
+        Raises:
+            UnavailableError, QuotaError: for an OSError.
+        """
         future = asyncio.get_running_loop().run_in_executor(self._files, work)
         try:
             await asyncio.shield(future)
+        except OSError as error:
+            raise disk_error(error) from error
         except asyncio.CancelledError:
             await asyncio.wait([future])
             raise

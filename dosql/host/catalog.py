@@ -110,6 +110,14 @@ class Catalog:
         )
         return [_entry(row) for row in rows]
 
+    async def durable(self) -> None:
+        """Return when everything that was read so far is durable.
+
+        Raises UnavailableError or OutcomeUnknownError if it is not to be.
+        """
+        instance = self._instance()
+        await instance.durable(instance.bookmark.txid)
+
     async def put(self, entry: Entry) -> None:
         """Add the object, or give its name a new life."""
         await self._write([self._put(entry)])

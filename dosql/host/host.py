@@ -145,6 +145,7 @@ class Host:
         Raises:
             ConflictError: ``data_dir_locked``: another process has the directory.
             CorruptError: ``log_damaged``: acknowledged commits may be missing.
+            UnavailableError: a file could not be read or written; nothing is lost by it.
         """
         clock = clock or SystemClock()
         randomness = randomness or SystemRandomness()
@@ -172,9 +173,15 @@ class Host:
                 disk=disk,
                 vfs=vfs,
             )
+        except BaseException as error:
+            directory.release()
+            if isinstance(error, OSError):
+                raise _unusable(error) from error
+            raise
+        try:
             await host._awake.get(CATALOG_KEY, CATALOG_MIGRATIONS)
         except BaseException:
-            directory.release()
+            host._release()
             raise
         host._maintenance.start()
         return host
@@ -215,24 +222,39 @@ class Host:
         A process that is killed instead loses nothing; its next start takes longer.
         """
         self._closing = True
-        await self.tenants.close()
-        await self._maintenance.stop()
+        try:
+            await self.tenants.close()
+            await self._maintenance.stop()
+            await self._put_all_to_sleep()
+            await self._cut_log()
+        except DosqlError:
+            _log.warning("the commit log was not cut; the next start will redo it", exc_info=True)
+        finally:
+            self._release()
+
+    async def _put_all_to_sleep(self) -> None:
         await self._awake.settled()
         for instance in self._awake.all():
             if instance.key != CATALOG_KEY:
                 await self._awake.sleep(instance)
         await self._awake.settled()
-        self._usage.record()
         catalog = self._awake.peek(CATALOG_KEY)
         if catalog is not None:
+            with contextlib.suppress(DosqlError):  # no reply depends on it
+                self._usage.record()
             await self._awake.sleep(catalog)
         await self._commits.idle()
-        try:
-            await asyncio.gather(*map(self._awake.make_durable, self._awake.unsynced()))
-            if not self._awake.has_broken:
-                await self._awake.on_file_thread(self._log.cut_all)
-        except (DosqlError, OSError):
-            _log.warning("the commit log was not cut; the next start will redo it", exc_info=True)
+        await self._awake.settled()
+
+    async def _cut_log(self) -> None:
+        synced = map(self._awake.make_durable, self._awake.unsynced())
+        for outcome in await asyncio.gather(*synced, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        if not self._awake.has_broken:
+            await self._awake.on_file_thread(self._log.cut_all)
+
+    def _release(self) -> None:
         self._commits.close()
         self._log.close()
         self._workers.shutdown()
@@ -249,6 +271,7 @@ class Host:
                 self._catalog_wake = asyncio.get_running_loop().create_task(
                     self._awake.get(CATALOG_KEY, CATALOG_MIGRATIONS)
                 )
+                self._catalog_wake.add_done_callback(_retrieve)
             raise UnavailableError(
                 "The server is recovering from a failure; nothing was written.",
                 code="object_recovering",
@@ -270,6 +293,16 @@ def recover(log: NodeLog, objects: Path, disk: Disk) -> RedoReport:
         _log.info("redid %d commits of %d objects", report.records, report.objects)
     log.cut_all(keep_aside=bool(report.damaged))
     return report
+
+
+def _retrieve(task: asyncio.Task[Instance]) -> None:
+    """Whoever comes next tries again; that it failed is in the log."""
+    if not task.cancelled() and task.exception() is not None:
+        _log.warning("the catalog could not be opened", exc_info=task.exception())
+
+
+def _unusable(error: OSError) -> UnavailableError:
+    return UnavailableError(f"The data directory cannot be used: {error.strerror or error}.")
 
 
 def _raise_descriptor_limit(open_objects: int) -> None:

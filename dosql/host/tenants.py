@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dosql.clock import Clock, Randomness, iso_from_ms
-from dosql.errors import ConflictError, NotFoundError, UnavailableError
+from dosql.errors import (
+    ConflictError,
+    DosqlError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 from dosql.host import transfer
 from dosql.host.awake import AwakeObjects
 from dosql.host.catalog import Catalog, Entry
@@ -107,6 +113,7 @@ class Tenants:
         entry = self._catalog.find(tenant.name)
         if entry is None or entry.key != tenant.key:
             raise _not_found()
+        await self._catalog.durable()  # else the tenant could vanish under an acknowledged write
         instance = await self.awake.get(tenant.key, self.settings.migrations)
         self._usage.woke(tenant.key, tenant.name)
         return instance
@@ -192,7 +199,12 @@ class Tenants:
             if remove_database(self._disk, path):
                 self._disk.sync_dir(path.parent)
 
-        await self.awake.on_file_thread(remove)
+        try:
+            await self.awake.on_file_thread(remove)
+        except DosqlError as error:
+            raise OutcomeUnknownError(
+                "The tenant is gone, but not all of its files could be removed."
+            ) from error
 
     @contextlib.asynccontextmanager
     async def export(self, name: str) -> AsyncIterator[Path]:
@@ -216,6 +228,9 @@ class Tenants:
             await self.awake.on_file_thread(copy)
         except InstanceClosed:
             raise UnavailableError("The object went to sleep; try again.") from None
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
         finally:
             instance.turns.leave()
         try:

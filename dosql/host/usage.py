@@ -5,7 +5,10 @@ No reply waits for it, and a crash may lose the newest of it.
 
 from __future__ import annotations
 
+import contextlib
+
 from dosql.clock import Clock
+from dosql.errors import DosqlError
 from dosql.host.catalog import Catalog, Use
 from dosql.log.records import ObjectKey
 from dosql.objects.instance import Instance
@@ -34,7 +37,8 @@ class Usage:
         if name is not None:
             self._pending[instance.key] = (name, self.now(instance))
             if len(self._pending) >= _PENDING_MAX:
-                self.record()
+                with contextlib.suppress(DosqlError):  # the object must get its sleep
+                    self.record()
 
     def now(self, instance: Instance) -> Use:
         """The use of an object that is awake."""

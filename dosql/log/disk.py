@@ -7,9 +7,23 @@ every crash point and every failing call.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import Protocol
+
+from dosql.errors import DosqlError, QuotaError, UnavailableError
+
+
+def disk_error(error: OSError) -> DosqlError:
+    """What a caller is told when a file operation failed before anything of its call was kept."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return QuotaError("The disk is full; nothing was written.", code="disk_full")
+    return UnavailableError(
+        "Reading or writing a file failed; nothing was written.",
+        code="object_recovering",
+        retry_after_s=1,
+    )
 
 
 class DiskFile(Protocol):

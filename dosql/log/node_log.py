@@ -282,6 +282,7 @@ class NodeLog:
         try:
             self._files.write_manifest(manifest)
         except OSError:
+            self._failed = True  # the manifest on disk may be the new one: nothing goes behind it
             file.close()
             raise
         if self._file is not None:

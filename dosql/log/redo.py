@@ -104,7 +104,8 @@ class Redo:
         if key in self._files:
             self._files.pop(key).close()
         path = database_path(self._root, key)
-        if remove_database(self._disk, path):
+        remove_database(self._disk, path)
+        if path.parent.exists():  # also if there was nothing: an earlier removal may not be durable
             self._disk.sync_dir(path.parent)
 
     def _finish(self, key: ObjectKey, report: RedoReport) -> None:
@@ -112,7 +113,7 @@ class Redo:
         report.objects += 1
         if state.reason:
             report.damaged[key] = state.reason
-            damaged_path(state.path).write_text(state.reason + "\n")
+            self._mark_damaged(state.path, state.reason)
         elif state.commit_bytes is not None:
             file = self._file(key, state.path)
             file.truncate(state.commit_bytes)
@@ -122,6 +123,18 @@ class Redo:
             write_position(self._disk, state.path, state.txid)
         if key in self._files:
             self._files.pop(key).close()
+
+    def _mark_damaged(self, path: Path, reason: str) -> None:
+        """Durably: the log, which knows better, goes away after this."""
+        file = self._disk.open(damaged_path(path), create=True)
+        try:
+            file.truncate(0)
+            file.pwrite(f"{reason}\n".encode(), 0)
+            file.sync()
+        finally:
+            file.close()
+        self._disk.sync_dir(path.parent)
+        self._disk.sync_dir(path.parent.parent)
 
 
 def database_path(root: Path, key: ObjectKey) -> Path:
@@ -136,9 +149,13 @@ def damaged_path(database: Path) -> Path:
 
 
 def remove_wal(disk: Disk, database: Path) -> None:
-    """Forget what SQLite kept in its WAL: the log is the truth."""
-    disk.unlink(database.with_name(database.name + "-wal"))
-    disk.unlink(database.with_name(database.name + "-shm"))
+    """Forget what SQLite kept beside the file: the log is the truth.
+
+    A rollback journal too: SQLite has one for a moment when it makes a file, and after a power
+    loss it would undo all that the file was given since.
+    """
+    for suffix in ("-wal", "-shm", "-journal"):
+        disk.unlink(database.with_name(database.name + suffix))
 
 
 def remove_database(disk: Disk, database: Path) -> bool:

@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import json
+import threading
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def damaged(what: str) -> CorruptError:
 
 
 class SegmentFiles:
-    """Names, creates, lists and removes the files. Not thread-safe."""
+    """Names, creates, lists and removes the files. Not thread-safe, but for `prepare_spare`."""
 
     def __init__(self, directory: Path, disk: Disk, segment_bytes: int = LOG_SEGMENT_BYTES) -> None:
         self.directory = directory
@@ -58,6 +59,7 @@ class SegmentFiles:
         self._segment_bytes = segment_bytes
         self._spare = directory / "spare"
         self._manifest = directory / "manifest"
+        self._preparing = threading.Lock()
 
     def path(self, segment: Segment) -> Path:
         """Where a segment's bytes are."""
@@ -80,9 +82,15 @@ class SegmentFiles:
         return file
 
     def prepare_spare(self) -> None:
-        """Write a segment's worth of zeros, so that later syncs change no file metadata."""
-        if self._spare.exists():
-            return
+        """Write a segment's worth of zeros, so that later syncs change no file metadata.
+
+        Two at once would write to one file, of which the quicker makes a segment.
+        """
+        with self._preparing:
+            if not self._spare.exists():
+                self._prepare_spare()
+
+    def _prepare_spare(self) -> None:
         draft = self.directory / "spare.draft"
         file = self.disk.open(draft, create=True)
         try:
@@ -112,7 +120,8 @@ class SegmentFiles:
         try:
             file = self.disk.open(self._manifest)
         except FileNotFoundError:
-            if any(self.directory.glob("*.log")):
+            # The first manifest is durable before the first segment is written to.
+            if any(each.stat().st_size for each in self.directory.glob("*.log")):
                 raise damaged("its manifest is missing") from None
             return None
         try:

@@ -224,6 +224,7 @@ class Instance:
         """Within the turn: return when nothing is left that the log does not have."""
         while (txid := self.bookmark.txid) != self.durable_txid:
             await self.durable(txid)
+        self._size_bytes = self.db.size_bytes
 
     def checkpoint(self) -> None:
         """Within the turn, after `flush`: move the WAL into the file. May run on a thread."""

@@ -15,7 +15,7 @@ from tests.bench.report import text_of
 from tests.bench.workloads import CREATE, tenant_name, workloads
 
 SMALLEST = Scale(
-    rounds=1, seconds=0.1, starts=1, tenants=5, idle_s=0.1, wakes=5, log_bytes=1024 * 1024
+    rounds=1, seconds=0.05, starts=1, tenants=5, idle_s=0.1, wakes=5, log_bytes=1024 * 1024
 )
 
 

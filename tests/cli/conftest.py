@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from dosql.cli import main
 from dosql.client import Client, Tenant
 from tests.support.server import ServerProcess
 
@@ -43,12 +46,30 @@ def run_dosql(
 
 
 @pytest.fixture
-def dosql(shared_server: ServerProcess, tmp_path: Path) -> Run:
-    """``dosql`` with the admin token of a running server."""
+def dosql(shared_server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """``dosql`` with the admin token of a running server.
 
-    def run(*arguments: str | Path, stdin: str = "", **variables: str) -> Finished:
-        defaults = {"DOSQL_URL": shared_server.url, "DOSQL_TOKEN": shared_server.admin_token}
-        return run_dosql(*arguments, stdin=stdin, cwd=tmp_path, **{**defaults, **variables})
+    In this process, which is thirty times faster than one of its own.
+    """
+    for variable in [name for name in os.environ if name.startswith("DOSQL_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("DOSQL_URL", shared_server.url)
+    monkeypatch.chdir(tmp_path)
+
+    def run(
+        *arguments: str | Path, stdin: str = "", token: str = shared_server.admin_token
+    ) -> Finished:
+        words = ["dosql", *map(str, arguments)]
+        out, err = StringIO(), StringIO()
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setenv("DOSQL_TOKEN", token)
+            patch.setattr(sys, "argv", words)
+            patch.setattr(sys, "stdin", StringIO(stdin))
+            with pytest.raises(SystemExit) as exit_:
+                main()
+        status = exit_.value.code
+        assert isinstance(status, int)
+        return Finished(words, status, out.getvalue(), err.getvalue())
 
     return run
 

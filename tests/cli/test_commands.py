@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dosql.client import Tenant
+from dosql.client import Client, Tenant
 from tests.cli.conftest import Run, run_dosql
 from tests.support.server import ServerProcess
 
@@ -76,11 +76,11 @@ def test_a_token_is_printed_alone_on_stdout(dosql: Run, tenant: Tenant) -> None:
     info = json.loads(dosql("token", "inspect", token, "--json").stdout)
     assert (info["tenant"], info["access"]) == (tenant.name, "read-only")
 
-    assert dosql("query", tenant.name, "SELECT 1", DOSQL_TOKEN=token).returncode == 0
-    refused = dosql("query", tenant.name, "CREATE TABLE t (a)", DOSQL_TOKEN=token)
+    assert dosql("query", tenant.name, "SELECT 1", token=token).returncode == 0
+    refused = dosql("query", tenant.name, "CREATE TABLE t (a)", token=token)
     assert "(read_only" in refused.stderr
     assert dosql("token", "revoke", info["id"]).returncode == 0
-    assert dosql("query", tenant.name, "SELECT 1", DOSQL_TOKEN=token).returncode == 1
+    assert dosql("query", tenant.name, "SELECT 1", token=token).returncode == 1
 
 
 @pytest.mark.parametrize("duration", ["7", "d", "-1d", "1y", "0s", "1.5h", ""])
@@ -101,19 +101,18 @@ def test_migrations_are_shown_and_run(dosql: Run, tenant: Tenant) -> None:
 
 
 def test_a_migration_that_fails_exits_with_one(
-    start_server: Callable[..., ServerProcess], tmp_path: Path
+    dosql: Run, start_server: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
     """The tenant was made by an older set of files; the new one does not fit its data."""
     folder = tmp_path / "migrations"
     folder.mkdir()
     (folder / "001_create_notes.sql").write_text("CREATE TABLE notes (body TEXT);")
     server = start_server(migrations=str(folder))
-    credentials = {"DOSQL_URL": server.url, "DOSQL_TOKEN": server.admin_token}
-    assert run_dosql("tenant", "create", "acme", **credentials).returncode == 0
-    run_dosql("query", "acme", "CREATE TABLE tags (a)", **credentials)
+    with Client(server.url, token=server.admin_token) as client:
+        client.tenant("acme").run("CREATE TABLE tags (a)")
     (folder / "002_create_tags.sql").write_text("CREATE TABLE tags (name TEXT);")
     server.restart()
-    done = run_dosql("migrate", "run", **{**credentials, "DOSQL_URL": server.url})
+    done = dosql("migrate", "run", "--url", server.url)
     assert done.returncode == 1
     assert "acme" in done.stderr
     assert "002_create_tags" in done.stderr
@@ -131,7 +130,7 @@ def test_a_query_prints_rows(dosql: Run, tenant: Tenant) -> None:
         "+----+------+---------+---------+",
     ]
     as_json = json.loads(dosql("query", tenant.name, sql, *params, "--json").stdout)
-    assert as_json == [{"n": 42, "t": "it's", "nothing": None, "b": {"$blob": "AP8="}}]
+    assert as_json == [{"n": 42, "t": "it's", "missing": None, "b": {"$blob": "AP8="}}]
 
 
 def test_a_query_may_write(dosql: Run, tenant: Tenant) -> None:
@@ -170,8 +169,8 @@ def test_the_admin_token_is_found_in_the_data_directory(
     assert pointed.returncode == 0
 
 
-def test_a_server_that_is_not_there_is_named() -> None:
-    done = run_dosql("tenant", "ls", "--url", "http://127.0.0.1:1")
+def test_a_server_that_is_not_there_is_named(dosql: Run) -> None:
+    done = dosql("tenant", "ls", "--url", "http://127.0.0.1:1")
     assert done.returncode == 1
     assert "Cannot reach http://127.0.0.1:1" in done.stderr
     assert "connection_failed" in done.stderr
@@ -180,8 +179,8 @@ def test_a_server_that_is_not_there_is_named() -> None:
 @pytest.mark.parametrize(
     "arguments", [(), ("tenant",), ("nonsense",), ("tenant", "create"), ("query", "acme", "--no")]
 )
-def test_a_wrong_command_line_exits_with_two(arguments: tuple[str, ...]) -> None:
-    done = run_dosql(*arguments)
+def test_a_wrong_command_line_exits_with_two(dosql: Run, arguments: tuple[str, ...]) -> None:
+    done = dosql(*arguments)
     assert done.returncode == 2
     assert "Usage: " in done.stderr + done.stdout
 

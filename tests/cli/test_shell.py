@@ -19,7 +19,7 @@ import pytest
 from dosql.cli.shell.script import run_script
 from dosql.cli.shell.session import Session
 from dosql.client import Client, Tenant
-from tests.cli.conftest import ROOT, Run, environment
+from tests.cli.conftest import ROOT, Run, environment, run_dosql
 from tests.support.server import ServerProcess
 
 
@@ -47,7 +47,7 @@ def shell(tenant: Tenant) -> Shell:
     return Shell(tenant)
 
 
-def test_a_script_from_a_pipe(dosql: Run, tenant: Tenant) -> None:
+def test_a_script_from_a_pipe(shared_server: ServerProcess, tenant: Tenant) -> None:
     """Statements over many lines, several in one, and the last without its semicolon."""
     script = """
     CREATE TABLE fruit (
@@ -57,7 +57,13 @@ def test_a_script_from_a_pipe(dosql: Run, tenant: Tenant) -> None:
 b');
     .mode json
     SELECT name FROM fruit ORDER BY rowid"""
-    done = dosql("shell", tenant.name, stdin=script)
+    done = run_dosql(
+        "shell",
+        tenant.name,
+        stdin=script,
+        DOSQL_URL=shared_server.url,
+        DOSQL_TOKEN=shared_server.admin_token,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == '[{"name":"apple"},\n {"name":"semi;colon"},\n {"name":"a\\nb"}]\n'
     assert done.stderr == ""

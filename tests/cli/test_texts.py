@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import sqlite3
 from io import StringIO
 
+import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,15 +136,15 @@ VALUES = (
     | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False)
     | st.binary()
-    | st.text(st.characters(exclude_categories=("Cs",)))
+    | st.text(st.characters(codec="utf-8"))
 )
 
 
 @given(VALUES)
 def test_a_literal_is_exactly_its_value(value: SqlValue) -> None:
-    """As the SQLite of this Python reads it."""
-    connection = sqlite3.connect(":memory:")
-    (back,) = connection.execute(f"SELECT {literal(value)}").fetchone()
+    """As the server's SQLite reads it; 3.40 misses the last bit of some extreme reals."""
+    connection = apsw.Connection(":memory:")
+    ((back,),) = connection.execute(f"SELECT {literal(value)}").fetchall()
     connection.close()
     assert back == value
     assert type(back) is type(value)

@@ -24,6 +24,7 @@ CASES = [
     (418, "teapot", errors.RequestError),
     (422, "query_timeout", errors.BudgetError),
     (429, "rate_limited", errors.RateLimitedError),
+    (431, "headers_too_large", errors.LimitError),
     (500, "internal_error", errors.InternalError),
     (503, "object_recovering", errors.UnavailableError),
     (503, "object_overloaded", errors.OverloadedError),

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from dosql.client import AsyncClient, AsyncTenant, Client
+from dosql.client import operations as op
 from dosql.client.backoff import DELAY_S_MAX, Backoff
 from dosql.errors import (
     ConflictError,
@@ -76,7 +77,7 @@ async def test_a_batch_is_applied_once_too(
     acme: AsyncTenant, proxy: LossyProxy, behind_proxy: Callable[[int], AsyncTenant]
 ) -> None:
     proxy.replies_to_lose = 1
-    await behind_proxy(3).batch([("run", "INSERT INTO people (adult) VALUES (1)")] * 2)
+    await behind_proxy(3).batch([op.run("INSERT INTO people (adult) VALUES (1)")] * 2)
     assert await count(acme) == 2
 
 

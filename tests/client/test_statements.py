@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import msgspec
 import pydantic
@@ -13,6 +13,7 @@ import pytest
 
 from dosql.client import AsyncClient, AsyncTenant, Rows, RunResult, Tenant
 from dosql.errors import InvalidRequestError, SqlError
+from dosql.wire import SqlValue
 
 VALUES = [
     None,
@@ -37,7 +38,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
-async def test_a_value_comes_back_as_it_went(async_client: AsyncClient, value: object) -> None:
+async def test_a_value_comes_back_as_it_went(async_client: AsyncClient, value: SqlValue) -> None:
     """Exactly, and with its type: 1.0 is not 1, and no integer loses digits."""
     row = await async_client.tenant("values").query_one("SELECT ? AS value", [value])
     assert row is not None
@@ -150,7 +151,7 @@ async def one_person(acme: AsyncTenant) -> AsyncTenant:
 
 
 @pytest.mark.parametrize("into", [AsDataclass, AsStruct, AsModel])
-async def test_rows_become_instances(one_person: AsyncTenant, into: type) -> None:
+async def test_rows_become_instances(one_person: AsyncTenant, into: type[Any]) -> None:
     """SQLite's 1 becomes True where the field is a bool; blobs are bytes, not base64."""
     wanted = into(id=7, name="Ada", adult=True, photo=b"\xff\x00")
     assert await one_person.query("SELECT * FROM people", into=into) == [wanted]
@@ -165,7 +166,7 @@ async def test_rows_become_typed_dicts_and_enums(one_person: AsyncTenant) -> Non
 
 @pytest.mark.parametrize("into", [AsDataclass, AsDict, AsStruct, AsModel])
 async def test_a_row_that_does_not_fit_is_an_error_that_names_the_field(
-    one_person: AsyncTenant, into: type
+    one_person: AsyncTenant, into: type[Any]
 ) -> None:
     with pytest.raises(InvalidRequestError, match="name") as caught:
         await one_person.query("SELECT id, 1 AS adult FROM people", into=into)

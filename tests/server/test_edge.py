@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -24,7 +24,7 @@ REPLIES = [
     ("DELETE", "/admin/tenants", 405),
     ("POST", "/query", 401),
     ("GET", "/admin/tenants", 401),
-    ("OPTIONS", "/admin/tenants", 204),
+    ("OPTIONS", "/ready", 204),
     ("GET", "/schema/", 200),
 ]
 
@@ -77,7 +77,7 @@ def test_a_clients_own_request_id_is_kept(shared_server: ServerProcess, given: s
     assert reply.headers["x-request-id"] == reply.json()["requestId"] == given
 
 
-@pytest.mark.parametrize("given", ["", "a b", "a\"b", "x" * 129, "é", "a,b"])
+@pytest.mark.parametrize("given", ["", "a b", 'a"b', "x" * 129, "é", "a,b"])
 def test_any_other_request_id_is_replaced(shared_server: ServerProcess, given: str) -> None:
     headers = {"X-Request-ID": given.encode("utf-8")}
     reply = shared_server.request("GET", "/live", headers=headers)  # type: ignore[arg-type]
@@ -196,6 +196,44 @@ def test_headers_without_end_are_refused(shared_server: ServerProcess) -> None:
     assert b'"code":"headers_too_large"' in reply
 
 
+def test_a_head_that_comes_at_once_and_is_too_large_is_refused(
+    shared_server: ServerProcess,
+) -> None:
+    lines = b"GET /live HTTP/1.1\r\nHost: x\r\n" + b"X-Pad: %b\r\n" % (b"y" * 8_000) * 9
+    reply = converse(shared_server, lines + b"\r\n", until_closed=True)
+    assert reply.startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_large_body_is_not_taken_for_a_large_head(shared_server: ServerProcess) -> None:
+    """Head and body in one piece, twice on one connection."""
+    body = b'{"sql": "SELECT 1 AS one"%b}' % (b" " * 150_000)
+    request = head(shared_server, f"Content-Length: {len(body)}") + body
+    last = head(shared_server, f"Content-Length: {len(body)}", "Connection: close") + body
+    reply = converse(shared_server, request + last, until_closed=True)
+    assert reply.count(b"HTTP/1.1 200 OK") == 2
+
+
+IMPATIENT = """
+import server.protocol
+server.protocol.HEAD_S_MAX = server.protocol.BODY_PAUSE_S_MAX = 0.2
+server.protocol.SWEEP_S = 0.05
+"""
+
+
+def test_a_client_that_does_not_finish_its_request_is_cut_off(
+    start_server: Callable[..., ServerProcess],
+) -> None:
+    """Slowloris: some bytes of a head, or of a body, and then nothing; idle ones may stay."""
+    server = start_server(prelude=IMPATIENT)
+    host, port = server.url.removeprefix("http://").split(":")
+    idle = socket.create_connection((host, int(port)), timeout=20)
+    for started in (b"GET /li", head(server, "Content-Length: 100") + b"{"):
+        assert converse(server, started, until_closed=True) == b""
+    idle.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert idle.recv(4096).startswith(b"HTTP/1.1 200 ")
+    idle.close()
+
+
 def test_one_endless_header_is_refused(shared_server: ServerProcess) -> None:
     lines = b"GET /live HTTP/1.1\r\nX-Pad: " + b"y" * 70_000
     assert converse(shared_server, lines, until_closed=True).startswith(b"HTTP/1.1 431 ")
@@ -232,10 +270,12 @@ def test_a_websocket_upgrade_is_answered_as_plain_http(shared_server: ServerProc
 
 
 @pytest.fixture(scope="module")
-def cors(tmp_path_factory: pytest.TempPathFactory) -> ServerProcess:
+def cors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that lets one origin in."""
     data = tmp_path_factory.mktemp("cors") / "data"
-    return ServerProcess(data, cors_origins=["https://app.example.com"])
+    server = ServerProcess(data, cors_origins=["https://app.example.com"])
+    yield server
+    server.kill()
 
 
 ORIGINS = [

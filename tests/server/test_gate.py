@@ -1,7 +1,8 @@
-"""Who may reach which tenant: over HTTP for the whole matrix, on the gate itself for the details."""
+"""Who may reach which tenant: the matrix over HTTP, the details on the gate itself."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dosql.errors import DosqlError, InvalidRequestError, NotFoundError
+from dosql.errors import InvalidRequestError, NotFoundError
 from server.gate import ADMIN, Gate, Principal
 from tests.support.server import ServerProcess
 
@@ -117,7 +118,11 @@ def test_every_401_has_a_challenge_and_invalid_tokens_look_alike(guarded: Server
     for token in (revoked["token"], altered, "nonsense", "dsk_0000000000000000_x", "ÿ"):
         headers = {"Authorization": f"Bearer {token}".encode("latin-1")}
         reply = guarded.request(
-            "POST", "/query", json={"sql": "SELECT 1"}, headers=headers, tenant="a"  # type: ignore[arg-type]
+            "POST",
+            "/query",
+            json={"sql": "SELECT 1"},
+            headers=headers,
+            tenant="a",  # type: ignore[arg-type]
         )
         assert reply.status == 401
         assert reply.headers["www-authenticate"].startswith("Bearer")
@@ -268,9 +273,6 @@ def test_the_scheme_is_not_case_sensitive(scheme: str) -> None:
 def test_no_host_and_no_header_makes_the_gate_fail_in_an_unforeseen_way(
     host: bytes, header: bytes, path: str | None
 ) -> None:
-    try:
-        name = gate().tenant_name({b"host": host, b"x-tenant-id": header}, path)
-    except DosqlError as error:
-        assert error.code in ("tenant_conflict", "tenant_required")
-    else:
-        assert name == header.decode("latin-1").strip()
+    sent = header.decode("latin-1").strip(" \t")
+    with contextlib.suppress(InvalidRequestError):
+        assert gate().tenant_name({b"host": host, b"x-tenant-id": header}, path) == sent

@@ -147,9 +147,7 @@ def test_infinity_and_broken_text_come_out_tagged(
     }
 
 
-def test_large_integers_come_as_text_on_request(
-    shared_server: ServerProcess, tenant: str
-) -> None:
+def test_large_integers_come_as_text_on_request(shared_server: ServerProcess, tenant: str) -> None:
     body = {"sql": "SELECT 9007199254740993 AS large, 7 AS small"}
     reply = shared_server.request("POST", f"/t/{tenant}/query?int=string", json=body)
     assert reply.json() == {"rows": [{"large": "9007199254740993", "small": 7}]}

@@ -17,7 +17,9 @@ from typing import Literal
 
 BLOCK = 512
 
-Kind = Literal["mkdir", "create", "write", "truncate", "sync", "rename", "unlink", "sync_dir"]
+Kind = Literal[
+    "mkdir", "create", "write", "truncate", "sync", "failed_sync", "rename", "unlink", "sync_dir"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,19 @@ class FileOperation:
 class Inode:
     """A file by identity: what is durable of it, and what was written since its last sync."""
 
-    __slots__ = ("durable", "is_dir", "pending")
+    __slots__ = ("durable", "is_dir", "pending", "seen")
 
     def __init__(self, *, is_dir: bool = False) -> None:
         self.is_dir = is_dir
+        self.seen = bytearray()
+        """The content as a running program sees it."""
         self.durable = bytearray()
         self.pending: list[FileOperation] = []
+
+    def change(self, operation: FileOperation) -> None:
+        """A write or a truncate."""
+        _perform(self.seen, operation)
+        self.pending.append(operation)
 
     def sync(self) -> None:
         """Everything so far is durable."""
@@ -49,12 +58,10 @@ class Inode:
             _perform(self.durable, operation)
         self.pending.clear()
 
-    def content(self) -> bytes:
-        """As a running program sees it."""
-        found = bytearray(self.durable)
-        for operation in self.pending:
-            _perform(found, operation)
-        return bytes(found)
+    def fail_sync(self) -> None:
+        """As Linux does it: what was not durable is still seen, and counts as written. No later
+        sync writes it."""
+        self.pending.clear()
 
     def content_after_power_loss(
         self, randomness: random.Random, keep: float, tear: float
@@ -117,9 +124,11 @@ class Image:
         path = operation.path
         match operation.kind:
             case "write" | "truncate":
-                self.names[path].pending.append(operation)
+                self.names[path].change(operation)
             case "sync":
                 self.names[path].sync()
+            case "failed_sync":
+                self.names[path].fail_sync()
             case "create":
                 self._change(path, {path: Inode()})
             case "mkdir":
@@ -177,7 +186,7 @@ def _rename(names: dict[str, Inode], change: dict[str, Inode | None]) -> None:
 
 
 def _seen(inode: Inode) -> bytes | None:
-    return None if inode.is_dir else inode.content()
+    return None if inode.is_dir else bytes(inode.seen)
 
 
 def _left(inode: Inode, randomness: random.Random, keep: float, tear: float) -> bytes | None:

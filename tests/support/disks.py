@@ -104,7 +104,8 @@ class FailingDisk(WatchedDisk):
     def __init__(self) -> None:
         super().__init__(self._fail)
         self.failing: dict[str, int] = {}
-        """Operation name to errno, for files below ``log/``."""
+        """Operation name to errno, for files below ``log/`` but the spare, which is prepared in
+        the background whenever there is time."""
         self.failures_left: int | None = None
         self.failed = 0
 
@@ -119,7 +120,7 @@ class FailingDisk(WatchedDisk):
 
     def _fail(self, operation: str, path: Path) -> None:
         code = self.failing.get(operation)
-        if code is None or path.parent.name != "log":
+        if code is None or path.parent.name != "log" or path.stem == "spare":
             return
         if self.failures_left is not None:
             if self.failures_left == 0:

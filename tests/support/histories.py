@@ -12,8 +12,9 @@ from dosql.clock import SystemRandomness
 from dosql.host.catalog import CATALOG_KEY
 from dosql.host.host import recover
 from dosql.log.node_log import NodeLog
+from dosql.log.position import read_position
 from dosql.log.records import ObjectKey
-from dosql.log.redo import damaged_path, database_path
+from dosql.log.redo import damaged_path, database_path, remove_wal
 from tests.support.recording import LooseDisk
 
 State = tuple[tuple[int, str, int], ...] | None
@@ -48,6 +49,11 @@ class History:
     def state(self) -> State:
         """After the newest attempt that was not refused."""
         return self._steps[-1].state
+
+    @property
+    def now(self) -> int:
+        """The position of the moment."""
+        return self._position()
 
     def attempt(self, state: State) -> None:
         """A call that leads to ``state`` begins."""
@@ -190,12 +196,11 @@ def _state(root: Path, key: ObjectKey) -> State:
 
 
 def _open(root: Path, key: ObjectKey) -> sqlite3.Connection | None:
-    """The main file alone, as a host opens it: it forgets the WAL first."""
+    """The file as a host opens it: without what SQLite left beside it."""
     path = database_path(root / "objects", key)
     if damaged_path(path).exists():
         raise NotServedError(f"{key.filename}: {damaged_path(path).read_text()}")
-    if not path.exists() or not path.stat().st_size:
+    if read_position(LooseDisk(), path) == 0:
         return None
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    remove_wal(LooseDisk(), path)
     return sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)

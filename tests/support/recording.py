@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -49,6 +51,8 @@ class Recorder:
         self.root = Path(os.path.realpath(root))
         self.operations: list[FileOperation] = []
         self.lock = threading.RLock()
+        self.fails_sync: Callable[[Path], bool] = lambda path: False
+        """Asked at each sync of a file outside SQLite whether it fails with EIO."""
         self.disk = RecordingDisk(self)
         self.vfs = f"recording-{next(_numbers)}"
         self._registered = _RecordingVfs(self)
@@ -155,8 +159,12 @@ class _RecordingDiskFile:
             self._recorder.record("write", self._path, bytes(data), offset)
 
     def sync(self) -> None:
-        with self._recorder.lock:
-            self._recorder.record("sync", self._path)
+        recorder = self._recorder
+        with recorder.lock:
+            if recorder.fails_sync(self._path):
+                recorder.record("failed_sync", self._path)
+                raise OSError(errno.EIO, "injected", str(self._path))
+            recorder.record("sync", self._path)
 
     def truncate(self, size: int) -> None:
         with self._recorder.lock:

@@ -11,7 +11,8 @@ import msgspec
 
 from dosql.clock import Clock, iso_from_ms
 
-_FLUSH_LINES = 256
+_FLUSH_LINES = 4_096
+"""Lines in one write."""
 _BACKLOG_MAX = 20_000
 """Lines that may wait for a slow reader; beyond it they are dropped and counted."""
 _WAIT_S = 0.05
@@ -53,14 +54,22 @@ class LogWriter:
             if first is None:
                 return
             self._closing.wait(_WAIT_S)  # let more lines gather; not once it closes
-            lines = [first]
-            while len(lines) < _FLUSH_LINES and not self._queue.empty():
-                line = self._queue.get()
-                if line is None:
-                    self._put_out(lines)
-                    return
-                lines.append(line)
-            self._put_out(lines)
+            if not self._put_out_queued([first]):
+                return
+
+    def _put_out_queued(self, lines: list[bytes]) -> bool:
+        """Write these lines and all that are queued; False at the end."""
+        while not self._queue.empty():
+            line = self._queue.get()
+            if line is None:
+                self._put_out(lines)
+                return False
+            lines.append(line)
+            if len(lines) >= _FLUSH_LINES:
+                self._put_out(lines)
+                lines = []
+        self._put_out(lines)
+        return True
 
     def _put_out(self, lines: list[bytes]) -> None:
         lines.append(b"")

@@ -122,24 +122,28 @@ class NodeLog:
     def replay(self) -> Iterator[Found]:
         """Every record in the order it was appended; afterwards the log can be appended to.
 
+        A record is durable when it is handed out: only then may it change another file.
+
         Raises:
             CorruptError: ``log_damaged``: a durable group cannot be read.
         """
-        start = end = 0
+        end = 0
         sequence = self._sequence
         for segment in self._manifest.segments:
             file = self._files.open(segment)
             try:
-                start = end = 0
-                sequence = segment.first_sequence
+                end, sequence = 0, segment.first_sequence
+                newest: _Group | None = None
                 for group in self._groups(file, segment, segment.end):
-                    yield from group.records
-                    start, end, sequence = end, group.end, group.sequence + 1
-                if segment.end is None and end:
-                    # The newest group may lack its sync: its writer was killed. Written again,
-                    # because it may have failed too, and a second sync then means nothing.
-                    file.pwrite(file.pread(end - start, start), start)
-                    file.sync()
+                    if newest is not None:  # durable, because another one follows
+                        yield from newest.records
+                        end = newest.end
+                    newest, sequence = group, group.sequence + 1
+                if newest is not None:
+                    if segment.end is None:
+                        _write_again(file, end, newest.end)
+                    yield from newest.records
+                    end = newest.end
             finally:
                 file.close()
         self._sequence = sequence
@@ -352,3 +356,10 @@ class NodeLog:
 
 def _closed(segment: Segment, end: int) -> Segment:
     return Segment(segment.number, segment.first_sequence, end)
+
+
+def _write_again(file: DiskFile, start: int, end: int) -> None:
+    """Make the newest group durable: its writer may have been killed before its sync, or the
+    sync may have failed, after which a second one without a new write would prove nothing."""
+    file.pwrite(file.pread(end - start, start), start)
+    file.sync()

@@ -11,7 +11,7 @@ import pytest
 
 from dosql.clock import SystemRandomness
 from dosql.errors import DosqlError, UnavailableError
-from dosql.host.host import Host
+from dosql.host.host import Host, recover
 from dosql.log.disk import RealDisk
 from dosql.log.node_log import LogWriteError, NodeLog
 from dosql.log.records import Batch, ObjectKey
@@ -295,3 +295,23 @@ def test_an_unsettled_failure_may_come_back_but_nothing_behind_it_is_lost(tmp_pa
     again = NodeLog(directory, disk=RealDisk(), randomness=SystemRandomness())
     assert list(again.replay()) == [batch(1), batch(2)]
     again.close()
+
+
+def test_a_group_that_a_killed_process_left_is_durable_before_any_file_is_changed_by_it(
+    tmp_path: Path,
+) -> None:
+    """Else a power loss during the recovery leaves pages of a commit that is in no log."""
+    (tmp_path / "log").mkdir()
+    log = NodeLog(tmp_path / "log", disk=RealDisk(), randomness=SystemRandomness())
+    for txid in (1, 2):
+        log.append([batch(txid)])
+    log.close()
+    operations: list[str] = []
+    disk = WatchedDisk(lambda operation, path: operations.append(f"{operation} {path.suffix}"))
+    log = NodeLog(tmp_path / "log", disk=disk, randomness=SystemRandomness())
+    recover(log, tmp_path / "objects", disk)
+    log.close()
+    first, second = (at for at, each in enumerate(operations) if each == "pwrite .sqlite")
+    rewritten = operations.index("pwrite .log")
+    synced = operations.index("sync .log")
+    assert first < rewritten < synced < second

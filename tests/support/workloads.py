@@ -62,7 +62,7 @@ class Client:
 
     async def create_table(self) -> None:
         """Make the table, if it is not there."""
-        await self._change({}, lambda db: db.run(_CREATE_IF_MISSING))
+        await self._change(self.rows, lambda db: db.run(_CREATE_IF_MISSING))
 
     async def drop(self) -> None:
         """Delete the tenant."""

@@ -27,6 +27,7 @@ from server.sql_work import (
 __all__ = ["KINDS", "SqlRoute", "require_json", "sql_routes"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_JSON_TYPES = (b"application/json", b"application/x-www-form-urlencoded")
 _REPLAYED = (b"idempotent-replayed", b"true")
 
 
@@ -83,11 +84,15 @@ class SqlRoute:
 
 
 def require_json(headers: dict[bytes, bytes]) -> None:
-    """Raises RequestError (``unsupported_media_type``) for a body that is not said to be JSON."""
+    """Raises RequestError (``unsupported_media_type``) for a body said to be something else.
+
+    The type of a form is let through, because ``curl -d`` sends it for whatever body. No other
+    site can make use of that: a request needs its Authorization header.
+    """
     content_type = headers.get(b"content-type")
     if content_type is None or content_type == b"application/json":
         return
-    if content_type.partition(b";")[0].strip().lower() != b"application/json":
+    if content_type.partition(b";")[0].strip().lower() not in _JSON_TYPES:
         raise RequestError(
             "The body must be JSON: Content-Type: application/json.",
             code="unsupported_media_type",

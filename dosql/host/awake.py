@@ -372,10 +372,14 @@ class AwakeObjects:
         await self.on_file_thread(lambda: self._redo(key, path))
 
     async def _checkpoint(self, instance: Instance) -> None:
-        if instance.key in self._pinned:  # the catalog is read on the loop, outside turns
-            instance.checkpoint()
-        else:
-            await self.on_file_thread(instance.checkpoint)
+        try:
+            if instance.key in self._pinned:  # the catalog is read on the loop, outside turns
+                instance.checkpoint()
+            else:
+                await self.on_file_thread(instance.checkpoint)
+        except DosqlError:
+            instance.after_work()
+            raise
 
     def _sync(self, key: ObjectKey, path: Path, txid: int | None, position: int) -> None:
         if txid is None:

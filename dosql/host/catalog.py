@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from dosql.errors import DosqlError
 from dosql.ids import IdFactory
 from dosql.log.records import ObjectKey
 from dosql.objects.instance import Instance
@@ -202,9 +203,13 @@ class Catalog:
         )
 
     def _read(self, sql: str, params: Params) -> list[tuple[SqlValue, ...]]:
-        db = self._instance().db
-        db.set_deadline(None)
-        return db.query(sql, params).rows
+        instance = self._instance()
+        instance.db.set_deadline(None)
+        try:
+            return instance.db.query(sql, params).rows
+        except DosqlError:
+            instance.after_work()  # a broken catalog must be replaced, not asked again
+            raise
 
     def _write_nowait(self, statements: list[tuple[str, Params]]) -> Instance:
         instance = self._instance()

@@ -197,9 +197,13 @@ class Host:
             raise UnavailableError("The server is shutting down.", code="shutting_down")
         if self._log.failed:
             raise UnavailableError("The commit log cannot be written.", code="commit_failed")
-        db = self._catalog_instance().db
-        db.set_deadline(None)
-        db.query("SELECT 1")
+        instance = self._catalog_instance()
+        instance.db.set_deadline(None)
+        try:
+            instance.db.query("SELECT 1")
+        except DosqlError:
+            instance.after_work()
+            raise
 
     def statistics(self) -> HostStatistics:
         """For metrics and tests."""

@@ -230,6 +230,7 @@ class Tenants:
         except InstanceClosed:
             raise UnavailableError("The object went to sleep; try again.") from None
         except BaseException:
+            instance.after_work()  # a checkpoint that failed may have broken it
             target.unlink(missing_ok=True)
             raise
         finally:

@@ -192,15 +192,21 @@ class Connection:
             self._fail(error, sql, preparing=True)
 
     def _control(self, sql: str) -> None:
-        """BEGIN, COMMIT, savepoints: the server's alone."""
+        """BEGIN, COMMIT, savepoints: the server's alone.
+
+        The deadline does not hold for them: SQLite counts the steps of a statement over all its
+        runs, so that it would now and then interrupt a ROLLBACK, and leave the transaction open.
+        """
         sandbox = self._sandbox
         right, sandbox.right = sandbox.right, Right.INTERNAL
+        deadline, self._deadline = self._deadline, None
         try:
             self._cursor.execute(sql, prepare_flags=INTERNAL_PREPARE_FLAGS)
         except Exception as error:
             self._fail(error)
         finally:
             sandbox.right = right
+            self._deadline = deadline
 
     def _reserved_names(self) -> frozenset[SqlValue]:
         return frozenset(row[0] for row in self.internal_query(_RESERVED_NAMES))

@@ -58,7 +58,6 @@ def measure(
     conditions = _conditions(tool, scale, directory)
     lines = measure_rounds(tool, scale.rounds, scale.seconds, directory, say)
     process = probe_all(
-        tool,
         directory,
         starts=scale.starts,
         tenants=scale.tenants,

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from tests.bench.generator import percentile
-from tests.bench.load import Tool, put_load, render
+from tests.bench.load import put_load, render
 from tests.bench.peers import open_ms
 from tests.bench.processes import TOKEN, ServerProcess, start_dosql
 from tests.bench.workloads import CREATE, INSERT, tenant_name
@@ -103,7 +103,7 @@ def _fill_megabyte(server: ServerProcess, tenant: str) -> None:
         server.call("POST", "/run", {"sql": sql}, tenant)
 
 
-def redo(tool: Tool, directory: Path, log_bytes: int) -> dict[str, Any]:
+def redo(directory: Path, log_bytes: int) -> dict[str, Any]:
     """Start after a kill with so many bytes in the commit log, beside the start after that."""
     where = directory / "redo"
     log_bytes_max = 4 * log_bytes
@@ -112,7 +112,7 @@ def redo(tool: Tool, directory: Path, log_bytes: int) -> dict[str, Any]:
         for number in range(_LOG_TENANTS):
             server.call("POST", "/run", {"sql": CREATE}, tenant_name(number))
         while server.metrics()["dosql_log_bytes"] < log_bytes:
-            put_load(tool, server.url, requests, connections=16, seconds=0.5, scratch=directory)
+            put_load("own", server.url, requests, connections=16, seconds=0.2, scratch=directory)
         written = server.metrics()["dosql_log_bytes"]
         server.stop(signal.SIGKILL)
     after_kill, next_start = (_start_and_ask(where, log_bytes_max) for _ in range(2))
@@ -142,7 +142,6 @@ def _start_and_ask(directory: Path, log_bytes_max: int) -> float:
 
 
 def probe_all(
-    tool: Tool,
     directory: Path,
     *,
     starts: int,
@@ -160,5 +159,5 @@ def probe_all(
     say("wakes")
     found["wake"] = wake(directory, wakes)
     say("redo of the log")
-    found["redo"] = redo(tool, directory, log_bytes)
+    found["redo"] = redo(directory, log_bytes)
     return found

@@ -155,8 +155,10 @@ CASES = [
         sql("SELECT 1"),
     ),
     # headers and URL
-    Bad("a form", 415, "unsupported_media_type", body=b"sql=1",
+    Bad("a form", 400, "invalid_json", body=b"sql=1",
         headers=(("Content-Type", "application/x-www-form-urlencoded"),)),
+    Bad("XML", 415, "unsupported_media_type", body=b"<sql/>",
+        headers=(("Content-Type", "application/xml"),)),
     Bad("a compressed body", 415, "unsupported_media_type", body=b"x",
         headers=(("Content-Encoding", "gzip"),)),
     Bad("a key with a space", 400, "invalid_idempotency_key", body=sql("SELECT 1"),

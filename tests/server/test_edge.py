@@ -167,7 +167,7 @@ CONTENT_TYPES = [
     ("application/json; charset=utf-8", 200),
     ("Application/JSON", 200),
     ("text/plain", 415),
-    ("application/x-www-form-urlencoded", 415),
+    ("application/x-www-form-urlencoded", 200),  # what curl -d says of any body
     ("multipart/form-data; boundary=x", 415),
     ("application/msgpack", 415),
     ("application/jsonx", 415),

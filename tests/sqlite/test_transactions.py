@@ -407,3 +407,19 @@ def test_a_statement_can_be_interrupted_from_another_thread(db: Database, clock:
         thread.join()
     assert caught.value.code == "interrupted"
     assert db.broken is None
+
+
+def test_a_rollback_past_the_deadline_is_never_interrupted(notes: Database) -> None:
+    """SQLite counts a statement's steps over all its runs: any of these could be the one."""
+    for _ in range(3_000):
+        notes.set_deadline(None)
+        notes.begin()
+        notes.set_deadline(-1)
+        notes.rollback()
+        assert not notes.in_transaction
+    for _ in range(1_000):
+        notes.set_deadline(None)
+        notes.begin()
+        notes.run("UPDATE notes SET body = 'x' WHERE id = 1")
+        notes.set_deadline(-1)
+        notes.commit()

@@ -48,7 +48,7 @@ class History:
     @property
     def state(self) -> State:
         """After the newest attempt that was not refused."""
-        return self._steps[-1].state
+        return next(each.state for each in reversed(self._steps) if each.refused is None)
 
     @property
     def now(self) -> int:
@@ -64,8 +64,8 @@ class History:
         self._steps[-1].acknowledged = self._position()
 
     def refuse(self) -> None:
-        """It was answered that nothing was applied."""
-        self._steps.pop()
+        """It was answered that nothing was applied: from now on it must not be there."""
+        self._steps[-1].refused = self._position()
 
     def observe(self, state: State) -> None:
         """It was read: from now on it is what there is."""
@@ -76,25 +76,31 @@ class History:
         """What was known at an earlier position."""
         copy = History(self._position)
         copy._steps = [
-            _Step(
-                each.state,
-                each.attempted,
-                None if (each.acknowledged or 0) > position else each.acknowledged,
-            )
-            for each in self._steps
-            if each.attempted <= position
+            _Step(each.state, each.attempted, _before(each.acknowledged, position))
+            for each in self._begun(position)
         ]
         return copy
 
+    def _begun(self, position: int) -> list[_Step]:
+        return [
+            each
+            for each in self._steps
+            if each.attempted <= position and _before(each.refused, position) is None
+        ]
+
     def allowed(self, position: int) -> list[State]:
         """What a crash at ``position`` may leave: from the last acknowledged to the last begun."""
-        begun = [each for each in self._steps if each.attempted <= position]
+        begun = self._begun(position)
         first = max(
             index
             for index, each in enumerate(begun)
-            if each.acknowledged is not None and each.acknowledged <= position
+            if _before(each.acknowledged, position) is not None
         )
         return [each.state for each in begun[first:]]
+
+
+def _before(moment: int | None, position: int) -> int | None:
+    return None if moment is None or moment > position else moment
 
 
 class Histories:

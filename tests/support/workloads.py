@@ -268,8 +268,8 @@ class ClientUnderFaults:
         self.refusals = 0
         self.unknown = 0
 
-    async def do(self, action: Callable[[], Awaitable[None]]) -> None:
-        """One action; after a failure, find out what there is now."""
+    async def do(self, action: Callable[[], Awaitable[None]]) -> bool:
+        """One action, and whether it was acknowledged; if not, find out what there is now."""
         try:
             await action()
         except OutcomeUnknownError:
@@ -283,8 +283,9 @@ class ClientUnderFaults:
             self.refusals += 1
             self.client.history.refuse()
         else:
-            return
+            return True
         await self.read()
+        return False
 
     async def read(self) -> None:
         """Read until there is an answer, which must be one that the history allows."""
@@ -324,8 +325,8 @@ async def life_under_faults(host: Host, histories: Histories) -> list[ClientUnde
         client = each.client
         if client.history.state is None:
             await each.do(client.create)
-        if client.history.state is not None:
-            await each.do(client.create_table)
+        while client.history.state is not None and not await each.do(client.create_table):
+            pass
         for step in range(steps):
             if client.history.state is None:
                 return

@@ -24,18 +24,13 @@ import pytest
 from dosql.errors import QuotaError, UnavailableError
 from dosql.host.host import Host
 from dosql.log.disk import DiskFile
+from tests.support.clients_under_faults import life_under_faults, until_answered
 from tests.support.explorer import Explorer, Life, fast_directory
 from tests.support.faulty import FaultyStorage
 from tests.support.histories import Histories
 from tests.support.hosts import crashed
 from tests.support.recording import LooseDisk, Recorder, RecordingDisk
-from tests.support.workloads import (
-    Client,
-    first_life,
-    life_under_faults,
-    small_settings,
-    until_answered,
-)
+from tests.support.workloads import Client, first_life, small_settings
 
 SEED = int(os.environ.get("DOSQL_FAULT_SEED", random.SystemRandom().randrange(2**32)))
 

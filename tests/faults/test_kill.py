@@ -18,9 +18,14 @@ SEED = int(os.environ.get("DOSQL_FAULT_SEED", random.SystemRandom().randrange(2*
 UNGATED = """
 import json, sys
 from dosql.objects.instance import Instance
-async def open_at_once(self, txid):
-    pass
-Instance.durable = open_at_once
+durable = Instance.durable
+async def open_early(self, txid):
+    if txid < 8:  # the tenant and its table are there
+        await durable(self, txid)
+async def flush(self):
+    while (txid := self.bookmark.txid) != self.durable_txid:
+        await durable(self, txid)
+Instance.durable, Instance.flush = open_early, flush
 from server.run import serve
 serve(json.loads(sys.argv[1]))
 """
@@ -89,8 +94,9 @@ async def kill_under_load(
     syncs = server.metric("dosql_flushes_total") - syncs
     seconds = time.monotonic() - began
     counts = server.sql(
-        "acme", "query", "SELECT count(*) AS rows, count(DISTINCT client * 1000000 + n) AS keys"
-        " FROM ledger"
+        "acme",
+        "query",
+        "SELECT count(*) AS rows, count(DISTINCT client * 1000000 + n) AS keys FROM ledger",
     ).json()["rows"][0]
     integrity = server.sql("acme", "query", "PRAGMA integrity_check").json()["rows"]
     return Outcome(

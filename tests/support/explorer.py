@@ -221,4 +221,3 @@ async def _served_contents(root: Path) -> dict[str, State]:
         finally:
             await asyncio.wait_for(host.close(), 20)
     return found
-

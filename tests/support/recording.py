@@ -197,9 +197,7 @@ class _RecordingVfs(apsw.VFS):
 
 
 class _RecordingVfsFile(apsw.VFSFile):
-    def __init__(
-        self, recorder: Recorder, name: str | apsw.URIFilename, flags: list[int]
-    ) -> None:
+    def __init__(self, recorder: Recorder, name: str | apsw.URIFilename, flags: list[int]) -> None:
         self._recorder = recorder
         self._path = name if isinstance(name, str) else name.filename()
         with recorder.lock:

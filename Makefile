@@ -52,7 +52,7 @@ format: $(STAMP) ## Format the code and mend what ruff can mend
 	$(BIN)/python scripts/generate_sync.py
 
 bench: $(STAMP) ## Requests per second, beside a bare SQLite loop in the same run
-	$(BIN)/python tests/bench/bench.py $(ARGS)
+	$(BIN)/python -m tests.bench.bench $(ARGS)
 
 demo: $(STAMP) ## Two tenants from one sample database, and what each of them sees
 	$(BIN)/python examples/demo.py $(ARGS)

@@ -41,6 +41,9 @@ _USAGE = 2
 _FAILURE = 1
 _LOAD_AFTER_S = 0.2
 """The first requests come before the framework is loaded, which would slow them down."""
+_ACCEPTORS = 16
+"""The event loop accepts one connection per listener and turn: with one listener, hundreds that
+come together would wait for seconds while those accepted first are served."""
 _KEEP_ALIVE_S = 75
 """Longer than the 60 s of usual proxies: they, not we, close idle connections."""
 
@@ -113,7 +116,7 @@ async def _serve(settings: Settings, address: Address, log: LogWriter) -> None:
             server = _Server(edge, settings, clock=clock, randomness=randomness, closing=closing)
             _announce(settings, url_of(listener), token)
             asyncio.get_running_loop().call_later(_LOAD_AFTER_S, app.start)
-            await server.serve(sockets=[listener])
+            await server.serve(sockets=[listener, *(listener.dup() for _ in range(_ACCEPTORS - 1))])
             await app.ready()  # raises what kept it from being built
         finally:
             await host.close()

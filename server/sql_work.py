@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import starmap
 from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
@@ -35,6 +37,10 @@ T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 _sql_request = msgspec.json.Decoder(SqlRequest)
 _transaction_request = msgspec.json.Decoder(TransactionRequest)
+_STRUCTS_FROM_ROWS = 100
+"""From so many rows on, a type of their own pays: making it takes about 200 µs, once."""
+_ROW_TYPES_MAX = 256
+"""Sets of columns whose types are kept: about 2 KB each."""
 _KEY = re.compile(rb"[\x21-\x7e]{1,%d}" % IDEMPOTENCY_KEY_CHARS_MAX)
 
 
@@ -180,12 +186,30 @@ def writes_refused(index: int | None = None) -> ForbiddenError:
 # --- replies ---------------------------------------------------------------------------------
 
 
-def _objects(rows: Rows, *, int_as_text: bool = False) -> list[dict[str, Any]]:
+@lru_cache(_ROW_TYPES_MAX)
+def _row_type(columns: tuple[str, ...]) -> Callable[..., object] | None:
+    """A type that encodes to an object with these keys; None if there can be none."""
+    if len(set(columns)) != len(columns):
+        return None
+    fields = [f"c{number}" for number in range(len(columns))]
+    try:
+        return msgspec.defstruct(
+            "Row", fields, rename=dict(zip(fields, columns, strict=True)), gc=False
+        )
+    except ValueError:  # a name with a quote or a control character
+        return None
+
+
+def _objects(rows: Rows, *, int_as_text: bool = False) -> list[Any]:
+    """Rows as what encodes to objects. Many of them as structs: no dict per row, and the keys
+    are encoded once."""
     columns = rows.columns
-    return [
-        dict(zip(columns, row, strict=True))
-        for row in encode_rows(rows.rows, int_as_text=int_as_text)
-    ]
+    values = encode_rows(rows.rows, int_as_text=int_as_text)
+    if len(values) >= _STRUCTS_FROM_ROWS:
+        make = _row_type(columns)
+        if make is not None:
+            return list(starmap(make, values))
+    return [dict(zip(columns, row, strict=True)) for row in values]
 
 
 def _table(rows: Rows, form: ReplyFormat) -> dict[str, Any]:

@@ -187,6 +187,8 @@ class AwakeObjects:
             txid = read_position(self._disk, path)
         if txid == 0:  # what the file may hold was in no durable commit, and may be torn
             self._disk.unlink(path)
+        elif not path.exists():
+            raise CorruptError("This object's database file is missing; it must be restored.")
         remove_wal(self._disk, path)
         db = Database(str(path), clock=self._clock, limits=self._limits, vfs=self._vfs)
         try:

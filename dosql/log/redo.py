@@ -74,6 +74,8 @@ class Redo:
                 state.txid = read_position(self._disk, path)
             except CorruptError as error:
                 state.reason = error.message
+            if state.txid and not path.exists():
+                state.reason = "its database file is missing"
             remove_wal(self._disk, path)
         return state
 

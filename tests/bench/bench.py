@@ -47,7 +47,7 @@ class Scale:
 
 
 FULL = Scale(3, 2.0, 7, 500, 5.0, 300, 64 * _MB)
-QUICK = Scale(1, 1.0, 3, 100, 1.0, 60, 16 * _MB)
+QUICK = Scale(1, 1.0, 3, 50, 1.0, 40, 8 * _MB)
 
 
 def measure(

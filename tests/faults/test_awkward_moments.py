@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dosql.clock import SystemRandomness
-from dosql.errors import DosqlError, UnavailableError
+from dosql.errors import CorruptError, DosqlError, UnavailableError
 from dosql.host.host import Host, recover
 from dosql.log.disk import RealDisk
 from dosql.log.node_log import LogWriteError, NodeLog
@@ -199,6 +199,21 @@ async def test_damage_found_at_a_start_is_remembered_over_a_power_loss(tmp_path:
         if operation == "rename" and path.suffix == ".log"
     )
     assert ("sync_dir", mark.parent) in operations[synced:cut]
+
+
+@pytest.mark.parametrize("end", ["clean", "crash"])
+async def test_an_object_whose_file_is_missing_is_not_served_empty(
+    tmp_path: Path, end: str
+) -> None:
+    host = await Host.start(settings(tmp_path))
+    tenant = await tenant_with_items(host)
+    await host._awake.make_durable(tenant.key)
+    await execute(tenant, "INSERT INTO items(value) VALUES ('kept')")
+    await (host.close() if end == "clean" else crashed(host))
+    database_path(tmp_path / "objects", tenant.key).unlink()
+    async with running_host(tmp_path) as host:
+        with pytest.raises(CorruptError):
+            await execute(host.tenants.get("acme"), "SELECT * FROM items")
 
 
 # --- the log ----------------------------------------------------------------------------------

@@ -208,5 +208,7 @@ def _open(root: Path, key: ObjectKey) -> sqlite3.Connection | None:
         raise NotServedError(f"{key.filename}: {damaged_path(path).read_text()}")
     if read_position(LooseDisk(), path) == 0:
         return None
+    if not path.exists():
+        raise NotServedError(f"{key.filename} is missing")
     remove_wal(LooseDisk(), path)
     return sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)

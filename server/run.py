@@ -21,6 +21,7 @@ import uvloop
 from dosql.clock import Clock, Randomness, SystemClock, SystemRandomness
 from dosql.errors import DosqlError
 from dosql.host.host import Host, HostSettings
+from dosql.limits import SWITCH_INTERVAL_S
 from dosql.sqlite.database import DatabaseLimits
 from dosql.sqlite.migrations import load_migrations
 from server.access_log import AccessLog
@@ -59,6 +60,7 @@ def serve(overrides: Mapping[str, object]) -> None:
         address = Address.parse(settings.listen)
     except DosqlError as error:
         _give_up(error, _USAGE)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     log = LogWriter()
     logging.basicConfig(
         handlers=[JsonHandler(log, SystemClock())], level=settings.log_level.upper(), force=True

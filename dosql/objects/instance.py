@@ -156,7 +156,7 @@ class Instance:
         return value
 
     def _work_on_thread(self, work: Callable[[Database], T], seconds: float) -> T:
-        self.db.set_deadline(seconds)
+        self.db.set_deadline(seconds, on_thread=True)
         return work(self.db)
 
     def after_work(self) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from dosql.bookmarks import Bookmark
 from dosql.clock import Clock
-from dosql.errors import ConflictError, DosqlError, NotFoundError
+from dosql.errors import BudgetError, ConflictError, DosqlError, NotFoundError, QuotaError
 from dosql.objects.idempotency import Idempotency, Work, store_outcome
 from dosql.objects.instance import Instance
 from dosql.sqlite.database import Database
@@ -75,8 +75,15 @@ class InteractiveTransaction:
                 body = await instance.run_in_transaction(work, self._remaining_s())
                 if seen.txid > instance.durable_txid:
                     await instance.durable(seen.txid)
-            finally:
+            except (BudgetError, QuotaError):
                 self._after_call()
+                raise  # says more than that SQLite rolled the transaction back because of it
+            except BaseException:
+                if not self._after_call():
+                    raise _aborted() from None
+                raise
+            if not self._after_call():
+                raise _aborted()
         return body
 
     async def commit(self, outcome: bytes, idempotency: Idempotency | None) -> Bookmark:
@@ -127,23 +134,21 @@ class InteractiveTransaction:
                 f"The transaction has ended: {self._reason}.", code="transaction_not_found"
             )
 
-    def _after_call(self) -> None:
-        """Within a call's lock: keep going, or notice that SQLite ended it."""
+    def _after_call(self) -> bool:
+        """Within a call's lock: keep going, or notice what ended it. False: SQLite did."""
         instance = self._instance
         if instance.db.broken is not None:
             self._end("the object failed")
         elif not instance.db.in_transaction:
             self._end("SQLite rolled it back")
-            raise ConflictError(
-                "SQLite rolled the whole transaction back; nothing of it was applied.",
-                code="transaction_aborted",
-            )
+            return False
         elif self._clock.monotonic() >= self._ends_at:
             self._end("its time was up")
         else:
             self._idle_timer = asyncio.get_running_loop().call_later(
                 self.idle_s, self._expire, "it was idle for too long"
             )
+        return True
 
     def _expire(self, reason: str) -> None:
         if not self._calls.locked():  # a call under way looks at the clock when it ends
@@ -165,3 +170,10 @@ class InteractiveTransaction:
         finally:
             instance.after_work()
             instance.turns.leave()
+
+
+def _aborted() -> ConflictError:
+    return ConflictError(
+        "SQLite rolled the whole transaction back; nothing of it was applied.",
+        code="transaction_aborted",
+    )

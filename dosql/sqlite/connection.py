@@ -17,6 +17,7 @@ from dosql.errors import ConflictError, DosqlError, ForbiddenError
 from dosql.limits import (
     DATABASE_BYTES_MAX,
     PROGRESS_STEPS,
+    PROGRESS_STEPS_ON_THREAD,
     RESERVED_TABLE_PREFIX,
     RESULT_BYTES_MAX,
     ROWS_MAX,
@@ -105,6 +106,7 @@ class Connection:
         connection.pragma("max_page_count", max(1, limits.database_bytes // self.page_size))
         self.wal_frames = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0]
         connection.authorizer = self._sandbox
+        self._progress_steps = PROGRESS_STEPS
         connection.set_progress_handler(self._is_past_deadline, PROGRESS_STEPS)
         connection.set_wal_hook(self._on_commit)
 
@@ -118,9 +120,16 @@ class Connection:
         """Size of the database, the open transaction included."""
         return int(str(self.internal_query("PRAGMA page_count")[0][0])) * self.page_size
 
-    def set_deadline(self, seconds: float | None) -> None:
+    def set_deadline(self, seconds: float | None, *, on_thread: bool = False) -> None:
         """Statements that still run after so many seconds from now raise BudgetError
-        (``query_timeout``) and leave nothing behind; None: no deadline."""
+        (``query_timeout``) and leave nothing behind; None: no deadline.
+
+        ``on_thread``: they run beside the event loop, and are looked at less often.
+        """
+        steps = PROGRESS_STEPS_ON_THREAD if on_thread else PROGRESS_STEPS
+        if steps != self._progress_steps:
+            self._progress_steps = steps
+            self._connection.set_progress_handler(self._is_past_deadline, steps)
         self._expired = False
         self._deadline = None if seconds is None else self._monotonic() + seconds
 

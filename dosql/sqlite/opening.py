@@ -74,9 +74,9 @@ def _configure(connection: apsw.Connection) -> None:
     # Exclusive before WAL: the index of the log then lives in memory, not in a -shm file, and no
     # lock is taken per statement. The host locks the whole data directory.
     connection.pragma("locking_mode", "EXCLUSIVE")
+    connection.pragma("synchronous", "OFF")  # the commit log makes writes durable, not SQLite
     if connection.pragma("journal_mode", "WAL") != "wal":
         raise UnavailableError("The database is not in WAL mode.", code="object_recovering")
-    connection.pragma("synchronous", "OFF")  # the commit log makes writes durable, not SQLite
     connection.wal_autocheckpoint(0)
     connection.pragma("cache_size", -limits.SQLITE_CACHE_KIB)
     # Sorts and temporary b-trees beyond the cache spill to a file: one tenant's ORDER BY must

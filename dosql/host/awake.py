@@ -16,21 +16,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dosql.clock import Clock
-from dosql.errors import CorruptError, DosqlError, UnavailableError
-from dosql.log.disk import Disk, disk_error
+from dosql.errors import DosqlError, UnavailableError
+from dosql.host.object_files import ObjectFiles
+from dosql.log.disk import disk_error
 from dosql.log.group_commit import GroupCommit
 from dosql.log.node_log import NodeLog
-from dosql.log.position import read_position, write_position
 from dosql.log.records import ObjectKey
-from dosql.log.redo import Redo, damaged_path, database_path, remove_wal
-from dosql.objects.idempotency import INDEX, TABLE
 from dosql.objects.instance import Budgets, Instance
-from dosql.sqlite.database import Database, DatabaseLimits
-from dosql.sqlite.migrations import Migration, apply_migrations
+from dosql.sqlite.migrations import Migration
 
 _log = logging.getLogger("dosql.host")
 
@@ -49,35 +45,26 @@ class AwakeObjects:
 
     def __init__(
         self,
-        objects: Path,
+        files: ObjectFiles,
         *,
         log: NodeLog,
         commits: GroupCommit,
-        disk: Disk,
         clock: Clock,
         workers: Executor,
-        files: Executor,
+        file_threads: Executor,
         budgets: Budgets,
-        limits: DatabaseLimits,
         count_max: int,
-        vfs: str | None,
     ) -> None:
-        self._objects = objects
+        self._files = files
         self._log = log
         self._commits = commits
-        self._disk = disk
         self._clock = clock
         self._workers = workers
-        self._files = files
+        self._file_threads = file_threads
         self._budgets = budgets
-        self._limits = limits
         self._count_max = count_max
-        self._vfs = vfs
         self._awake: OrderedDict[ObjectKey, Instance] = OrderedDict()
         self._moving: dict[ObjectKey, asyncio.Task[Instance | None]] = {}
-        self._to_redo: set[ObjectKey] = set()
-        self._unsynced: dict[ObjectKey, int] = {}
-        """Sleeping objects whose files hold a txid that is not yet durable in them."""
         self._pinned: set[ObjectKey] = set()
         self.statistics = AwakeStatistics()
         self.on_sleep: Callable[[Instance], None] = lambda _: None
@@ -153,7 +140,9 @@ class AwakeObjects:
     async def _wake(self, key: ObjectKey, migrations: tuple[Migration, ...]) -> Instance:
         loop = asyncio.get_running_loop()
         try:
-            path, db, txid = await loop.run_in_executor(self._files, self._open, key, migrations)
+            path, db, txid = await loop.run_in_executor(
+                self._file_threads, self._files.open, key, migrations
+            )
         except OSError as error:
             raise disk_error(error) from error
         instance = Instance(
@@ -171,46 +160,6 @@ class AwakeObjects:
         self.statistics.wakes += 1
         instance.after_work()  # what the migrations committed goes to the log
         return instance
-
-    def _open(
-        self, key: ObjectKey, migrations: tuple[Migration, ...]
-    ) -> tuple[Path, Database, int]:
-        """On a thread: the database, up to date, and its position."""
-        path = database_path(self._objects, key)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        if damaged_path(path).exists():
-            raise CorruptError("This object's stored data is damaged; it must be restored.")
-        if key in self._to_redo:
-            self._redo(key, path)
-        txid = self._unsynced.get(key)
-        if txid is None:
-            txid = read_position(self._disk, path)
-        if txid == 0:  # what the file may hold was in no durable commit, and may be torn
-            self._disk.unlink(path)
-        elif not path.exists():
-            raise CorruptError("This object's database file is missing; it must be restored.")
-        remove_wal(self._disk, path)
-        db = Database(str(path), clock=self._clock, limits=self._limits, vfs=self._vfs)
-        try:
-            prepare(db, migrations, self._clock.now_ms())
-        except BaseException:
-            # What was committed on the way is in no log: give it up with the WAL.
-            db.close()
-            remove_wal(self._disk, path)
-            raise
-        return path, db, txid
-
-    def _redo(self, key: ObjectKey, path: Path) -> None:
-        """On a thread: bring the file of a broken object to its last durable commit."""
-        position = read_position(self._disk, path)
-        batches = self._log.batches(key, position)
-        report = Redo(self._objects, self._disk).run(batches)
-        if key in report.damaged:
-            raise CorruptError("This object's stored data is damaged; it must be restored.")
-        if position and not batches:  # its sync may be what failed
-            write_position(self._disk, path, position)
-        self._unsynced.pop(key, None)
-        self._to_redo.discard(key)
 
     async def _make_room(self) -> None:
         while len(self._awake) + len(self._moving) >= self._count_max:
@@ -271,10 +220,10 @@ class AwakeObjects:
                     await self.on_file_thread(instance.checkpoint)
             except DosqlError:
                 _log.exception("an object could not be checkpointed")
-                self._to_redo.add(instance.key)
+                self._files.distrust(instance.key)
             # Not "if the WAL was not empty": a checkpoint may have emptied it long before.
-            if instance.durable_txid != instance.woken_txid or instance.key in self._unsynced:
-                self._unsynced[instance.key] = instance.durable_txid
+            if instance.durable_txid != instance.woken_txid:
+                self._files.left_at(instance.key, instance.durable_txid)
             instance.close()
             self.statistics.evictions += 1
         finally:
@@ -295,21 +244,20 @@ class AwakeObjects:
             if not instance.closed:
                 await instance.flush()
                 self._awake.pop(key, None)
-                self._to_redo.add(key)
+                self._files.distrust(key)
                 instance.close()
         finally:
             instance.turns.leave()
 
     def forget(self, key: ObjectKey) -> None:
         """The object is gone."""
-        self._unsynced.pop(key, None)
-        self._to_redo.discard(key)
+        self._files.forget(key)
 
     def _on_broken(self, instance: Instance) -> None:
         key = instance.key
         if self._awake.get(key) is instance:
             del self._awake[key]
-        self._to_redo.add(key)
+        self._files.distrust(key)
         self.statistics.broken += 1
         _log.error("object %s broke: %s", key.id.hex(), instance.broken)
         earlier = self._move_of(key)
@@ -339,12 +287,11 @@ class AwakeObjects:
         while (move := self._move_of(key)) is not None:
             await asyncio.wait([move])
         instance = self._awake.get(key)
-        path = database_path(self._objects, key)
+        txid: int | None = None
         if instance is None:
-            position, txid = self._log.position(), self._unsynced.get(key)
-            if key in self._to_redo:
-                await self._move(key, self._redo_asleep(key, path))
-                txid = None
+            position = self._log.position()
+            if self._files.is_distrusted(key):
+                await self._move(key, self._redo_asleep(key))
         else:
             await instance.turns.enter()
             try:
@@ -355,9 +302,9 @@ class AwakeObjects:
             finally:
                 instance.turns.leave()
         try:
-            await self.on_file_thread(lambda: self._sync(key, path, txid, position))
+            await self.on_file_thread(lambda: self._files.sync(key, txid, position))
         finally:
-            if key in self._to_redo:
+            if self._files.is_distrusted(key):
                 await self._give_up(key)
 
     async def _give_up(self, key: ObjectKey) -> None:
@@ -370,8 +317,8 @@ class AwakeObjects:
                 UnavailableError("The object's file could not be synced.", code="object_recovering")
             )
 
-    async def _redo_asleep(self, key: ObjectKey, path: Path) -> None:
-        await self.on_file_thread(lambda: self._redo(key, path))
+    async def _redo_asleep(self, key: ObjectKey) -> None:
+        await self.on_file_thread(lambda: self._files.redo(key))
 
     async def _checkpoint(self, instance: Instance) -> None:
         try:
@@ -382,24 +329,6 @@ class AwakeObjects:
         except DosqlError:
             instance.after_work()
             raise
-
-    def _sync(self, key: ObjectKey, path: Path, txid: int | None, position: int) -> None:
-        if txid is None:
-            txid = read_position(self._disk, path)
-        else:
-            file = self._disk.open(path)
-            try:
-                file.sync()
-                write_position(self._disk, path, txid)
-            except OSError:
-                # A second sync would prove nothing: the file is written again, from the log.
-                self._to_redo.add(key)
-                raise
-            finally:
-                file.close()
-            if self._unsynced.get(key) == txid:
-                del self._unsynced[key]
-        self._log.checkpointed(key, txid, position)
 
     async def checkpoint(self, instance: Instance) -> None:
         """Move the object's WAL into its file because it has grown long."""
@@ -416,22 +345,10 @@ class AwakeObjects:
         instance = self._awake.get(key)
         if instance is not None:
             return instance.durable_txid
-        unsynced = self._unsynced.get(key)
-        if unsynced is not None:
-            return unsynced
         try:
-            return read_position(self._disk, database_path(self._objects, key))
+            return self._files.txid(key)
         except OSError as error:
             raise disk_error(error) from error
-
-    @property
-    def has_broken(self) -> bool:
-        """Whether some object still needs its batches from the log."""
-        return bool(self._to_redo)
-
-    def unsynced(self) -> list[ObjectKey]:
-        """Sleeping objects whose files are not durable yet."""
-        return list(self._unsynced)
 
     async def settled(self) -> None:
         """Return when nothing is on its way in or out."""
@@ -444,7 +361,7 @@ class AwakeObjects:
         Raises:
             UnavailableError, QuotaError: for an OSError.
         """
-        future = asyncio.get_running_loop().run_in_executor(self._files, work)
+        future = asyncio.get_running_loop().run_in_executor(self._file_threads, work)
         try:
             await asyncio.shield(future)
         except OSError as error:
@@ -452,13 +369,3 @@ class AwakeObjects:
         except asyncio.CancelledError:
             await asyncio.wait([future])
             raise
-
-
-def prepare(db: Database, migrations: tuple[Migration, ...], now_ms: int) -> None:
-    """Bring a database to the server's and the operator's schema."""
-    db.set_deadline(None)
-    if not db.internal_query("SELECT 1 FROM sqlite_schema WHERE name = '_dosql_idempotency'"):
-        with db.transaction():
-            db.internal_run(TABLE)
-            db.internal_run(INDEX)
-    apply_migrations(db, migrations, now_ms=now_ms)

@@ -17,6 +17,7 @@ from dosql.host.awake import AwakeObjects
 from dosql.host.catalog import CATALOG_KEY, CATALOG_MIGRATIONS, Catalog
 from dosql.host.data_directory import DataDirectory
 from dosql.host.maintenance import Maintenance
+from dosql.host.object_files import ObjectFiles
 from dosql.host.schemas import Schemas
 from dosql.host.tenants import NAMESPACE, Tenants
 from dosql.host.tokens import Tokens
@@ -86,20 +87,20 @@ class Host:
         self._directory = directory
         self._log = log
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="dosql-sql")
-        self._files = ThreadPoolExecutor(_WORKERS, thread_name_prefix="dosql-files")
+        self._file_threads = ThreadPoolExecutor(_WORKERS, thread_name_prefix="dosql-files")
+        self._files = ObjectFiles(
+            directory.objects, log=log, disk=disk, clock=clock, limits=settings.limits, vfs=vfs
+        )
         self._commits = GroupCommit(log, on_flushed=self._flushed)
         self._awake = AwakeObjects(
-            directory.objects,
+            self._files,
             log=log,
             commits=self._commits,
-            disk=disk,
             clock=clock,
             workers=self._workers,
-            files=self._files,
+            file_threads=self._file_threads,
             budgets=Budgets(settings.inline_ms / 1000, settings.statement_ms / 1000),
-            limits=settings.limits,
             count_max=settings.open_objects_max + 1,  # the catalog does not count
-            vfs=vfs,
         )
         self._awake.pin(CATALOG_KEY)
         self._maintenance = Maintenance(
@@ -251,18 +252,18 @@ class Host:
         await self._awake.settled()
 
     async def _cut_log(self) -> None:
-        synced = map(self._awake.make_durable, self._awake.unsynced())
+        synced = map(self._awake.make_durable, self._files.unsynced())
         for outcome in await asyncio.gather(*synced, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
-        if not self._awake.has_broken:
+        if not self._files.has_distrusted:
             await self._awake.on_file_thread(self._log.cut_all)
 
     def _release(self) -> None:
         self._commits.close()
         self._log.close()
         self._workers.shutdown()
-        self._files.shutdown()
+        self._file_threads.shutdown()
         self._directory.release()
 
     def _flushed(self, sources: list[CommitSource]) -> None:

@@ -11,7 +11,7 @@ import apsw
 
 from dosql.clock import Clock
 from dosql.errors import DosqlError, InvalidRequestError
-from dosql.host.awake import prepare
+from dosql.host.object_files import prepare
 from dosql.log.disk import Disk
 from dosql.log.position import write_position
 from dosql.log.redo import remove_database

@@ -108,11 +108,12 @@ class Instance:
                 if error.code != "query_timeout":
                     raise
                 leave = False
-                value = await self._run_on_worker(work, self._budgets.statement_s)
+                value, bookmark = await self._run_on_worker(work, self._budgets.statement_s)
+            else:
+                bookmark = self.bookmark
         finally:
             if leave:
                 self.turns.leave()
-        bookmark = self.bookmark
         if bookmark.txid > self.durable_txid:
             await self.durable(bookmark.txid)
         return value, bookmark
@@ -143,17 +144,25 @@ class Instance:
         future = self._workers.submit(self._work_on_thread, work, seconds)
         return await _uninterrupted(asyncio.wrap_future(future))
 
-    async def _run_on_worker(self, work: Callable[[Database], T], seconds: float) -> T:
-        """Run ``work`` on a worker thread and leave the turn when it has ended, come what may."""
+    async def _run_on_worker(
+        self, work: Callable[[Database], T], seconds: float
+    ) -> tuple[T, Bookmark]:
+        """Run ``work`` on a worker thread and leave the turn when it has ended, come what may.
+
+        The bookmark is that of its end: others may have had their turns before we hear of it.
+        """
+        bookmark = self.bookmark
         future = asyncio.wrap_future(self._workers.submit(self._work_on_thread, work, seconds))
 
         def ended(_: asyncio.Future[T]) -> None:
+            nonlocal bookmark
             self.after_work()
+            bookmark = self.bookmark
             self.turns.leave()
 
         future.add_done_callback(ended)
         value = await asyncio.shield(future)
-        return value
+        return value, bookmark
 
     def _work_on_thread(self, work: Callable[[Database], T], seconds: float) -> T:
         self.db.set_deadline(seconds, on_thread=True)

@@ -31,7 +31,6 @@ class InteractiveTransaction:
         self.expires_at_ms = clock.now_ms() + int(life_s * 1000)
         self._instance = instance
         self._clock = clock
-        self._life_s = life_s
         self._ends_at = clock.monotonic() + life_s
         self._calls = asyncio.Lock()
         self._closed = asyncio.Event()

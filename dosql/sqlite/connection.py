@@ -179,10 +179,6 @@ class Connection:
             self._fail(error)
         self.wal_frames = 0
 
-    def shrink(self) -> None:
-        """Give back what memory SQLite can spare."""
-        self._connection.release_memory()
-
     def interrupt(self) -> None:
         """Stop the running statement; it raises UnavailableError (``interrupted``). Callable
         from any thread."""

@@ -136,6 +136,17 @@ async def test_slow_writes_run_exactly_once(tmp_path: Path) -> None:
         assert await execute(tenant, "SELECT count(*) FROM items") == [[3000]]
 
 
+async def test_a_slow_write_is_answered_with_the_bookmark_of_its_own_end(tmp_path: Path) -> None:
+    """Others have their turns before the caller of a slow one hears of its end."""
+    async with running_host(tmp_path) as host:
+        tenant = await tenant_with_items(host)
+        rows = SLOW.replace("SELECT count(*) FROM n", "SELECT 'v' || i FROM n WHERE i % 100 = 0")
+        slow = asyncio.create_task(call(tenant, f"INSERT INTO items(value) {rows}"))
+        quick = [call(tenant, "INSERT INTO items(value) VALUES (?)", f"q{n}") for n in range(3)]
+        bookmarks = [done.bookmark for done in await asyncio.gather(slow, *quick)]
+        assert bookmarks[0] < min(bookmarks[1:])
+
+
 async def test_a_cancelled_slow_call_keeps_the_object_to_itself_until_it_ends(
     tmp_path: Path,
 ) -> None:

@@ -18,6 +18,7 @@ from tests.support.hosts import (
     execute,
     running_host,
     tenant_with_items,
+    until,
     work,
 )
 
@@ -29,7 +30,7 @@ async def test_a_transaction_reads_what_it_wrote_and_others_wait(tmp_path: Path)
         await transaction.call(work("INSERT INTO items(value) VALUES ('a')"))
         assert await transaction.call(work("SELECT count(*) FROM items")) == b"[[1]]"
         other = asyncio.create_task(execute(tenant, "SELECT count(*) FROM items"))
-        await asyncio.sleep(0.05)
+        await until(lambda: host.statistics().turn_waiters == 1)
         assert not other.done()
         await transaction.commit(b"{}", None)
         assert await other == [[1]]

@@ -135,12 +135,6 @@ def test_size_counts_the_open_transaction(notes: Database) -> None:
     assert notes.size_bytes == before
 
 
-def test_shrinking_keeps_the_database_usable(notes: Database) -> None:
-    notes.query("SELECT * FROM notes")
-    notes.shrink()
-    assert len(notes.query("SELECT * FROM notes").rows) == 3
-
-
 def test_a_large_sort_spills_and_still_answers(db: Database) -> None:
     """The page cache is 1 MiB; the sorter holds ten times that."""
     sql = (

@@ -1,0 +1,163 @@
+"""ObjectFiles: the database files of a host, and how far each of them can be trusted.
+
+A file holds its object up to some batch, and durably up to some other one. A file that failed, or
+was left in the middle of something, is *distrusted*: it is redone from the log before its next use.
+All but the bookkeeping is file work, for a thread; one object's calls come one at a time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dosql.clock import Clock
+from dosql.errors import CorruptError
+from dosql.log.disk import Disk
+from dosql.log.node_log import NodeLog
+from dosql.log.position import read_position, write_position
+from dosql.log.records import ObjectKey
+from dosql.log.redo import Redo, damaged_path, database_path, remove_wal
+from dosql.objects.idempotency import INDEX, TABLE
+from dosql.sqlite.database import Database, DatabaseLimits
+from dosql.sqlite.migrations import Migration, apply_migrations
+
+
+class ObjectFiles:
+    """The files below one directory."""
+
+    def __init__(
+        self,
+        objects: Path,
+        *,
+        log: NodeLog,
+        disk: Disk,
+        clock: Clock,
+        limits: DatabaseLimits,
+        vfs: str | None,
+    ) -> None:
+        self._objects = objects
+        self._log = log
+        self._disk = disk
+        self._clock = clock
+        self._limits = limits
+        self._vfs = vfs
+        self._distrusted: set[ObjectKey] = set()
+        self._unsynced: dict[ObjectKey, int] = {}
+        """What the files of sleeping objects hold that is not yet durable in them."""
+
+    # --- bookkeeping --------------------------------------------------------------------------
+
+    def distrust(self, key: ObjectKey) -> None:
+        """Redo the file from the log before its next use."""
+        self._distrusted.add(key)
+
+    def is_distrusted(self, key: ObjectKey) -> bool:
+        """Whether the file waits to be redone."""
+        return key in self._distrusted
+
+    def left_at(self, key: ObjectKey, txid: int) -> None:
+        """The object sleeps; its file holds all up to ``txid``, not yet durably."""
+        self._unsynced[key] = txid
+
+    def forget(self, key: ObjectKey) -> None:
+        """The object is gone."""
+        self._unsynced.pop(key, None)
+        self._distrusted.discard(key)
+
+    @property
+    def has_distrusted(self) -> bool:
+        """Whether some file still needs its batches from the log."""
+        return bool(self._distrusted)
+
+    def unsynced(self) -> list[ObjectKey]:
+        """Sleeping objects whose files are not durable yet."""
+        return list(self._unsynced)
+
+    def txid(self, key: ObjectKey) -> int:
+        """The newest batch in the file of a sleeping object."""
+        txid = self._unsynced.get(key)
+        if txid is None:
+            txid = read_position(self._disk, database_path(self._objects, key))
+        return txid
+
+    # --- file work ----------------------------------------------------------------------------
+
+    def open(self, key: ObjectKey, migrations: tuple[Migration, ...]) -> tuple[Path, Database, int]:
+        """The database, with its schema up to date, and what its file holds.
+
+        Raises:
+            CorruptError: the file is damaged or missing.
+            MigrationError: the schema could not be brought up to date.
+        """
+        path = database_path(self._objects, key)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if damaged_path(path).exists():
+            raise CorruptError("This object's stored data is damaged; it must be restored.")
+        if key in self._distrusted:
+            self.redo(key)
+        txid = self.txid(key)
+        if txid == 0:  # what the file may hold was in no durable commit, and may be torn
+            self._disk.unlink(path)
+        elif not path.exists():
+            raise CorruptError("This object's database file is missing; it must be restored.")
+        remove_wal(self._disk, path)
+        db = Database(str(path), clock=self._clock, limits=self._limits, vfs=self._vfs)
+        try:
+            prepare(db, migrations, self._clock.now_ms())
+        except BaseException:
+            # What was committed on the way is in no log: give it up with the WAL.
+            db.close()
+            remove_wal(self._disk, path)
+            raise
+        return path, db, txid
+
+    def redo(self, key: ObjectKey) -> None:
+        """Bring a distrusted file to the object's last durable commit.
+
+        Raises:
+            CorruptError: the log and the file do not go together.
+        """
+        path = database_path(self._objects, key)
+        position = read_position(self._disk, path)
+        batches = self._log.batches(key, position)
+        report = Redo(self._objects, self._disk).run(batches)
+        if key in report.damaged:
+            raise CorruptError("This object's stored data is damaged; it must be restored.")
+        if position and not batches:  # its sync may be what failed
+            write_position(self._disk, path, position)
+        self.forget(key)
+
+    def sync(self, key: ObjectKey, txid: int | None, position: int) -> None:
+        """Make durable what the file holds, so that the log need not keep it.
+
+        ``txid``: what an object that is awake was checkpointed at; None: it sleeps. ``position``:
+        where in the log its later batches are.
+        """
+        path = database_path(self._objects, key)
+        if txid is None:
+            txid = self._unsynced.get(key)
+        if txid is None:
+            txid = read_position(self._disk, path)
+        else:
+            file = self._disk.open(path)
+            try:
+                file.sync()
+                write_position(self._disk, path, txid)
+            except OSError:
+                # A second sync would prove nothing: the file is written again, from the log.
+                self.distrust(key)
+                raise
+            finally:
+                file.close()
+            if self._unsynced.get(key) == txid:
+                del self._unsynced[key]
+        self._log.checkpointed(key, txid, position)
+
+
+def prepare(db: Database, migrations: tuple[Migration, ...], now_ms: int) -> None:
+    """Bring a database to the server's and the operator's schema."""
+    db.set_deadline(None)
+    if not db.internal_query("SELECT 1 FROM sqlite_schema WHERE name = '_dosql_idempotency'"):
+        with db.transaction():
+            db.internal_run(TABLE)
+            db.internal_run(INDEX)
+    apply_migrations(db, migrations, now_ms=now_ms)

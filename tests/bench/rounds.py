@@ -129,7 +129,7 @@ def _line(workload: Workload, runs: list[Round]) -> dict[str, Any]:
         "p99Ms": round(median(each.dosql.p99_ms for each in runs), 3),
         "errors": sum(each.dosql.errors for each in runs),
         "peersPerSecond": {name: rate and round(rate, 1) for name, rate in peers.items()},
-        "ratios": {name: rate and round(ours / rate, 3) for name, rate in peers.items()},
+        "ratios": {name: rate and float(f"{ours / rate:.3g}") for name, rate in peers.items()},
     }
     if workload.writes:
         writes = sum(each.acknowledged for each in runs)

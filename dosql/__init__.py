@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         InvalidRequestError,
         LimitError,
         NotFoundError,
+        ObjectError,
+        ObjectResetError,
         OutcomeUnknownError,
         OverloadedError,
         QuotaError,
@@ -33,10 +35,22 @@ if TYPE_CHECKING:
         SqlError,
         UnavailableError,
     )
+    from dosql.fetch import Request, Response
+    from dosql.host.namespace import Namespace
+    from dosql.host.stub import Stub
+    from dosql.ids import ObjectId
+    from dosql.objects.alarms import AlarmInfo
+    from dosql.objects.app import App, Env
+    from dosql.objects.auto_response import WebSocketRequestResponsePair
+    from dosql.objects.durable_object import DurableObject
+    from dosql.objects.state import ObjectState
+    from dosql.objects.websocket import WebSocket, WebSocketPair
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlarmInfo",
+    "App",
     "AsyncClient",
     "AuthenticationError",
     "Bookmark",
@@ -47,21 +61,51 @@ __all__ = [
     "ConstraintError",
     "CorruptError",
     "DosqlError",
+    "DurableObject",
+    "Env",
     "ForbiddenError",
     "InternalError",
     "InvalidRequestError",
     "LimitError",
+    "Namespace",
     "NotFoundError",
+    "ObjectError",
+    "ObjectId",
+    "ObjectResetError",
+    "ObjectState",
     "OutcomeUnknownError",
     "OverloadedError",
     "QuotaError",
     "RateLimitedError",
+    "Request",
     "RequestError",
+    "Response",
     "SqlError",
+    "Stub",
     "UnavailableError",
+    "WebSocket",
+    "WebSocketPair",
+    "WebSocketRequestResponsePair",
 ]
 
-_HOMES = {"Bookmark": "dosql.bookmarks", "AsyncClient": "dosql.client", "Client": "dosql.client"}
+_HOMES = {
+    "AlarmInfo": "dosql.objects.alarms",
+    "App": "dosql.objects.app",
+    "AsyncClient": "dosql.client",
+    "Bookmark": "dosql.bookmarks",
+    "Client": "dosql.client",
+    "DurableObject": "dosql.objects.durable_object",
+    "Env": "dosql.objects.app",
+    "Namespace": "dosql.host.namespace",
+    "ObjectId": "dosql.ids",
+    "ObjectState": "dosql.objects.state",
+    "Request": "dosql.fetch",
+    "Response": "dosql.fetch",
+    "Stub": "dosql.host.stub",
+    "WebSocket": "dosql.objects.websocket",
+    "WebSocketPair": "dosql.objects.websocket",
+    "WebSocketRequestResponsePair": "dosql.objects.auto_response",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import secrets
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -33,6 +34,32 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+class Timer(Protocol):
+    """One call that is to come."""
+
+    def cancel(self) -> None:
+        """Do not make it; nothing if it was made."""
+        ...
+
+
+class Timers(Protocol):
+    """Calls at a later time, on the event loop."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call ``callback`` once, ``seconds`` of the monotonic clock from now; 0 or less: soon,
+        but never within this call."""
+        ...
+
+
+class LoopTimers:
+    """Those of the running event loop."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        import asyncio  # a third of the start-up time of the command line, which has no timers
+
+        return asyncio.get_running_loop().call_later(seconds, callback)
 
 
 class Randomness(Protocol):

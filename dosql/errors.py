@@ -17,6 +17,8 @@ DosqlError
 │   ├── OverloadedError       the object's queue is full, or the wait in it was too long
 │   └── ConnectionFailedError the client could not reach the server
 ├── OutcomeUnknownError       the write may be durable; read, or replay its idempotency key
+├── ObjectError               an object's own code raised an exception
+├── ObjectResetError          the object was reset under way; what was not durable is undone
 ├── CorruptError              stored bytes are wrong; an operator must look
 └── InternalError             dosql's own bug, seen from the client
 
@@ -67,6 +69,21 @@ class DosqlError(Exception):
         """HTTP status; set by the client only."""
         self.request_id = request_id
         """Id of the request as the server logged it; set by the client only."""
+
+    @property
+    def remote(self) -> bool:
+        """The object's own code raised it, not the way to the object."""
+        return isinstance(self, ObjectError)
+
+    @property
+    def overloaded(self) -> bool:
+        """Do not repeat at once: the object has too much to do."""
+        return isinstance(self, OverloadedError)
+
+    @property
+    def durable_object_reset(self) -> bool:
+        """The object was reset; its next call meets a new instance."""
+        return isinstance(self, ObjectResetError)
 
 
 class RequestError(DosqlError):
@@ -166,6 +183,25 @@ class OutcomeUnknownError(DosqlError):
     """
 
     default_code = "outcome_unknown"
+
+
+class ObjectError(DosqlError):
+    """A method of an object raised an exception that is not one of these.
+
+    The message is ``"ValueError: its text"``; where object and caller share a process, the
+    exception itself is the cause. What the object wrote before is kept.
+    """
+
+    default_code = "object_error"
+
+
+class ObjectResetError(DosqlError):
+    """The object was reset while the call was under way: by its own code, or by a failure.
+
+    Its memory is gone and what was not durable is undone; the next call meets a new instance.
+    """
+
+    default_code = "object_reset"
 
 
 class CorruptError(DosqlError):

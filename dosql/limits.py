@@ -12,6 +12,9 @@ RESERVED_TENANT_NAMES = frozenset(
 RESERVED_TABLE_PREFIX = "_dosql_"
 """The server's own tables inside a tenant's database."""
 
+OBJECT_NAME_BYTES_MAX = 1_024
+"""UTF-8; Cloudflare's names of objects end there too."""
+
 # --- requests --------------------------------------------------------------------------------
 REQUEST_BODY_BYTES_MAX = 2 * 1024 * 1024
 """(setting) A body larger than the largest value SQLite accepts here is of no use."""
@@ -73,11 +76,78 @@ TURN_WAIT_S_MAX = 30.0
 SQLITE_CACHE_KIB = 1_024
 """Page cache of one connection."""
 
+# --- the code of objects -------------------------------------------------------------------------
+OBJECT_STATEMENT_MS_MAX = 250
+"""What one step of an object's code may spend in SQLite on the event loop; longer statements
+belong on a thread (``ctx.storage.sql.exec_on_thread``)."""
+SECTION_S_MAX = 30.0
+"""A critical section that takes longer resets its object, as Cloudflare's does."""
+PRE_SHUTDOWN_S_MAX = 10.0
+"""How long an object's ``pre_shutdown`` may take; best effort."""
+SECTION_DEPTH_MAX = 64
+"""Critical sections inside each other, as Cloudflare's."""
+
 # --- interactive transactions ----------------------------------------------------------------
 TRANSACTION_IDLE_S_MAX = 5.0
 """(setting) Without a statement for this long, the transaction is rolled back: others wait."""
 TRANSACTION_S_MAX = 30.0
 """(setting) Absolute life of an interactive transaction."""
+
+# --- storage of objects ----------------------------------------------------------------------
+VALUE_DEPTH_MAX = 64
+"""Levels of lists, dicts and the like in one stored value: far from Python's recursion limit."""
+KV_KEY_BYTES_MAX = 2_048
+"""A key in UTF-8, as Cloudflare's. A value, with its key, may have VALUE_BYTES_MAX."""
+SQL_CURSOR_ROWS_MAX = 1_000_000
+SQL_CURSOR_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes of values in one cursor of an object's code, or in one key-value list: it is in memory
+whole."""
+
+# --- alarms ----------------------------------------------------------------------------------
+ALARMS_MAX = 10_000
+"""Alarms of one object; each new name counts those there are. More belong into a table of the
+object's own, with one alarm for the earliest."""
+ALARM_NAME_BYTES_MAX = 256
+"""In UTF-8."""
+ALARM_DATA_BYTES_MAX = 64 * 1024
+"""Encoded; larger data belongs into the object's storage, with its key in the alarm."""
+ALARM_RETRIES_MAX = 6
+"""Counted ones, as Cloudflare's: 2, 4, 8, 16, 32, 64 s after the failure before."""
+ALARM_RETRY_S_MIN = 2.0
+ALARM_RETRY_S_MAX = 1_024.0
+"""The longest pause, reached only by failures that do not count."""
+ALARM_HANDLER_S_MAX = 15 * 60.0
+"""A handler that takes longer is cancelled, which counts as a failure; as Cloudflare's."""
+ALARM_DELIVERIES_MAX = 100
+"""Objects whose alarms run at the same time: a tenth of those that may be awake, and enough that
+a few slow handlers hold nobody up."""
+ALARM_CHECK_S_MAX = 60.0
+"""The clock looks at least so often: the wall clock may have jumped."""
+CRON_CHARS_MAX = 200
+
+# --- sockets ---------------------------------------------------------------------------------
+SOCKETS_MAX = 32_768
+"""Open WebSockets of one object, as Cloudflare's."""
+SOCKET_TAGS_MAX = 10
+SOCKET_TAG_CHARS_MAX = 256
+ATTACHMENT_BYTES_MAX = 16_384
+"""Encoded; it stays in memory while the object hibernates."""
+AUTO_RESPONSE_BYTES_MAX = 2_048
+"""Each side of the pair."""
+SOCKET_MESSAGE_BYTES_MAX = 1024 * 1024
+"""(setting) One incoming message, uncompressed; a longer one closes its socket with 1009."""
+SOCKET_OUTBOX_BYTES_MAX = 4 * 1024 * 1024
+"""What may wait for one slow reader before its socket is closed with 4008. A single message may
+be larger, and a burst such as a replayed history must fit."""
+SOCKET_OUTBOX_MESSAGES_MAX = 65_536
+"""The same in messages: small ones cost more than their bytes."""
+SOCKET_READ_AHEAD_MAX = 16
+"""Messages of one socket that wait for the object or run in it; beyond it no more are read."""
+SOCKET_PING_S = 25.0
+"""A socket silent for so long is pinged, and dropped if it is silent for as long again. Below
+the 60 s after which usual proxies cut an idle connection."""
+SOCKET_CLOSE_S_MAX = 5.0
+"""How long a peer may take to answer a Close frame, and to read what was sent before it."""
 
 # --- commit log ------------------------------------------------------------------------------
 LOG_SEGMENT_BYTES = 16 * 1024 * 1024

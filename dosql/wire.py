@@ -112,6 +112,25 @@ class TenantPage(Body, omit_defaults=False):
     cursor: str | None
 
 
+class ObjectInfo(Body, omit_defaults=False):
+    """What is known of one named object of a class. Times are RFC 3339 in UTC."""
+
+    name: str
+    id: str
+    created_at: str
+    last_used_at: str
+    size_bytes: int
+    state: Literal["awake", "hibernated"]
+    sockets: int
+
+
+class ObjectPage(Body, omit_defaults=False):
+    """One page of objects in name order; ``cursor`` leads to the next, null at the end."""
+
+    objects: list[ObjectInfo]
+    cursor: str | None
+
+
 class CreateToken(Body, forbid_unknown_fields=True):
     """Body of ``POST /admin/tokens``. ``expires_in`` in seconds; none: never."""
 

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from dosql.clock import Clock, iso_from_ms
-from dosql.errors import DosqlError
+from dosql.errors import DosqlError, InternalError, ObjectError
 from server.context import RequestContext
 from server.log_writer import LogWriter
 
@@ -48,6 +48,10 @@ class AccessLog:
             f'"tenant":{_text(None if tenant is None else tenant.name)},'
             f'"principal":{_text(None if principal is None else principal.kind)}'
         )
+        if context.namespace is not None:
+            line += (
+                f',"namespace":"{context.namespace}","object":{_encode(context.object).decode()}'
+            )
         if error is not None:
             line += f',"error":"{type(error).__name__}","code":{_text(context.code)}'
         self._write((line + "}").encode())
@@ -57,6 +61,8 @@ class AccessLog:
         error = context.error
         if error is None:
             return
+        while isinstance(error, InternalError | ObjectError) and error.__cause__ is not None:
+            error = error.__cause__  # a program's own exception
         foreign = not isinstance(error, DosqlError)
         line = {
             "ts": self._timestamp(),
@@ -69,6 +75,8 @@ class AccessLog:
             "method": method,
             "traceback": "".join(traceback.format_exception(error)) if foreign else None,
         }
+        if context.namespace is not None:
+            line |= {"namespace": context.namespace, "object": context.object}
         self._write(_encode(line))
 
     def _timestamp(self) -> str:

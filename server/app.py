@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from litestar import Litestar, Router, asgi
@@ -11,7 +10,9 @@ from litestar.di import Provide
 from litestar.handlers import ASGIRouteHandler
 from litestar.plugins import PluginProtocol
 
+from server.asgi import ASGIApp
 from server.components import Components
+from server.edge import Direct
 from server.guards import json, make_guards, writer
 from server.openapi import build_document
 from server.replies import answer_error
@@ -19,9 +20,9 @@ from server.routes.admin import JSON_ROUTES
 from server.routes.files import FILE_ROUTES
 from server.routes.health import health, live, ready
 from server.routes.metrics import metrics
+from server.routes.objects import OBJECT_ROUTES
 from server.routes.schema import schema_router
 from server.routes.transactions import TRANSACTION_ROUTES
-from server.sql_routes import SqlRoute
 
 VERSION = "0.1.0"
 
@@ -38,9 +39,9 @@ class _Application(Litestar):
 
 
 def create_app(
-    components: Components, sql: Mapping[str, SqlRoute], *, cors_origins: tuple[str, ...] = ()
+    components: Components, direct: Direct, *, cors_origins: tuple[str, ...] = ()
 ) -> Litestar:
-    """The application inside the edge."""
+    """The application inside the edge. It has the ``direct`` routes too, for browsers."""
     guards = make_guards(components.gate)
     routes: list[Any] = [
         live,
@@ -48,13 +49,16 @@ def create_app(
         health,
         Router("/", route_handlers=[metrics], guards=[guards.admin]),
         Router("/admin", route_handlers=FILE_ROUTES, guards=[guards.admin]),
-        Router("/admin", route_handlers=JSON_ROUTES, guards=[json, guards.admin]),
+        Router(
+            "/admin", route_handlers=[*JSON_ROUTES, *OBJECT_ROUTES], guards=[json, guards.admin]
+        ),
         Router("/", route_handlers=TRANSACTION_ROUTES, guards=[json, guards.tenant, writer]),
     ]
     return _Application(
         [
             *routes,
-            *map(_mounted, sql, sql.values()),
+            *(_mounted(path, route) for path, route in direct.exact.items() if path != "/live"),
+            *(_mounted(f"/{path}", route, below=True) for path, route in direct.below.items()),
             schema_router(lambda: build_document(routes, VERSION)),
         ],
         dependencies={"components": Provide(lambda: components, sync_to_thread=False)},
@@ -66,11 +70,11 @@ def create_app(
     )
 
 
-def _mounted(path: str, route: SqlRoute) -> ASGIRouteHandler:
+def _mounted(path: str, route: ASGIApp, *, below: bool = False) -> ASGIRouteHandler:
     async def handle(scope: Any, receive: Any, send: Any) -> None:
         await route(scope, receive, send)
 
-    return asgi(path, copy_scope=False)(handle)
+    return asgi(path, copy_scope=False, is_mount=below)(handle)
 
 
 def _cors(origins: tuple[str, ...]) -> CORSConfig | None:

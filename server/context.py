@@ -32,6 +32,12 @@ class RequestContext:
     """Whose token it is."""
     tenant: Tenant | None = None
     """Whose database it is."""
+    namespace: str | None = None
+    """Of the durable object that the request means."""
+    object: str | None = None
+    """Its name; its id if it was addressed by that."""
+    from_app: bool = False
+    """The reply is a program's own, and so are its headers."""
     error: BaseException | None = None
     """What the reply is an error for."""
     code: str | None = None

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from dosql.clock import Clock, Randomness
-from dosql.errors import RequestError
+from dosql.errors import NotFoundError, RequestError
 from dosql.limits import REQUEST_ID_PATTERN
 from server.access_log import AccessLog
 from server.asgi import (
     DRAIN_FACTOR,
+    JSON_TYPE,
     ASGIApp,
     ClientGone,
     Message,
@@ -30,6 +32,7 @@ from server.asgi import (
 from server.context import SCOPE_KEY, RequestContext
 from server.error_responses import MethodNotAllowed, error_reply
 from server.metrics import Metrics
+from server.websockets import expect_upgrade, send_denial
 
 _REQUEST_ID = re.compile(REQUEST_ID_PATTERN.encode(), re.ASCII)
 _COMMON_HEADERS: list[tuple[bytes, bytes]] = [
@@ -46,6 +49,27 @@ _PAGE_POLICY = (
 )
 _API_HEADERS = [*_COMMON_HEADERS, _API_POLICY]
 _PAGE_HEADERS = [*_COMMON_HEADERS, _PAGE_POLICY]
+_APP_HEADERS = [_COMMON_HEADERS[0]]
+"""What a program's own replies get: its pages may be framed, and load what they like."""
+OWN_SEGMENTS = frozenset(
+    {
+        "admin",
+        "health",
+        "live",
+        "metrics",
+        "objects",
+        "query",
+        "queryOne",
+        "ready",
+        "rpc",
+        "run",
+        "schema",
+        "t",
+        "transaction",
+        "transactions",
+    }
+)
+"""First segments of the paths that are the server's; all others are the app's, if there is one."""
 TENANT_ROUTES = frozenset({"query", "queryOne", "run", "transaction", "transactions"})
 """First segments of the paths that also exist below ``/t/{tenant}``."""
 TENANT_PREFIX = "/t/{tenant}"
@@ -53,18 +77,28 @@ PAGES = "/schema"
 """Only below this path are there pages, which load scripts and styles."""
 
 
-class Edge:
-    """Wraps the application.
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """The routes that the edge calls itself, without the framework in between."""
 
-    ``direct`` are its hottest routes by path: they are called without the framework in between,
-    unless a browser's Origin asks for its CORS. ``body_limit`` gives the bytes allowed for a path.
-    """
+    exact: Mapping[str, ASGIApp]
+    """By path. With a browser's Origin they go through the framework, which has the CORS rules."""
+    below: Mapping[str, ASGIApp] = field(default_factory=dict[str, ASGIApp])
+    """By the first segment of their paths; with Origin the same."""
+    objects: ASGIApp | None = None
+    """Everything below ``/objects/``; an object has its own rules for browsers."""
+    door: ASGIApp | None = None
+    """Every path that is not the server's."""
+
+
+class Edge:
+    """Wraps the application. ``body_limit`` gives the bytes allowed for a path."""
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        direct: Mapping[str, ASGIApp],
+        direct: Direct,
         access_log: AccessLog,
         metrics: Metrics,
         clock: Clock,
@@ -72,6 +106,7 @@ class Edge:
         body_limit: Callable[[str], int],
     ) -> None:
         self._app = app
+        self._exact = direct.exact
         self._direct = direct
         self._access_log = access_log
         self._metrics = metrics
@@ -81,8 +116,8 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its headers to its line in the log. Raises nothing."""
-        if scope["type"] != "http":
-            raise RuntimeError("Only HTTP is served here.")
+        if scope["type"] not in ("http", "websocket"):
+            raise RuntimeError("Only HTTP and WebSockets are served here.")
         started = self._monotonic()
         headers = _joined(scope["headers"])
         context = RequestContext(self._request_id(headers), headers)
@@ -90,40 +125,52 @@ class Edge:
         path: str = scope["path"]
         if path.startswith("/t/"):
             _take_tenant(scope, context, path)
-        common = _PAGE_HEADERS if path.startswith(PAGES) else _API_HEADERS
-
-        async def send_out(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                context.status = message["status"]
-                message["headers"] = [
-                    *message["headers"],
-                    *common,
-                    (b"x-request-id", context.request_id.encode()),
-                ]
-            await send(message)
-
+        send_out = _finished(send, context, path)
         metrics = self._metrics
         metrics.in_progress += 1
         try:
+            if scope["type"] == "websocket":
+                await self._upgrade(scope, receive, send_out)
+                return
             if b"content-length" in headers or b"transfer-encoding" in headers:
                 receive = await self._limit_body(path, headers, receive)
-            app = self._app
-            if b"origin" not in headers:
-                path = scope["path"]
-                app = self._direct.get(path, app)
-                if app is not self._app:
-                    scope["path_template"] = path
+            app = self._exact.get(scope["path"])
+            if app is not None and b"origin" not in headers:
+                scope["path_template"] = scope["path"]
+            else:
+                app = self._route(scope["path"], from_browser=b"origin" in headers)
             await app(scope, receive, send_out)
         except ClientGone:
             pass
         except Exception as exc:
-            await _answer_error(context, exc, send_out)
+            await _answer_error(context, exc, scope, send_out)
         finally:
             metrics.in_progress -= 1
             self._note(context, scope, self._monotonic() - started)
 
+    def _route(self, path: str, *, from_browser: bool) -> ASGIApp:
+        segment = path[1:].partition("/")[0]
+        direct = self._direct
+        if segment not in OWN_SEGMENTS:
+            return direct.door or self._app
+        if segment == "objects":
+            return direct.objects or self._app
+        below = None if from_browser else direct.below.get(segment)
+        return below or self._app
+
+    async def _upgrade(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request for a WebSocket: only objects and apps have any."""
+        segment = scope["path"][1:].partition("/")[0]
+        app = self._direct.door
+        if segment in OWN_SEGMENTS:
+            app = self._direct.objects if segment == "objects" else None
+        if app is None:
+            await expect_upgrade(receive)
+            raise NotFoundError("Not found")
+        await app(scope, receive, send)
+
     def _note(self, context: RequestContext, scope: Scope, seconds: float) -> None:
-        method = scope["method"]
+        method = scope.get("method", "GET")
         template = scope.get("path_template")
         if template is not None:
             context.route = template if context.path_tenant is None else TENANT_PREFIX + template
@@ -160,11 +207,43 @@ class Edge:
         return receive
 
 
-async def _answer_error(context: RequestContext, exc: Exception, send: Send) -> None:
+def _finished(send: Send, context: RequestContext, path: str) -> Send:
+    """``send`` that adds to the head of each reply what all have, and notes its status."""
+
+    async def send_out(message: Message) -> None:
+        kind = message["type"]
+        if kind in ("http.response.start", "websocket.http.response.start"):
+            context.status = message["status"]
+            headers = [*message["headers"]]
+            common = _PAGE_HEADERS if path.startswith(PAGES) else _API_HEADERS
+            if context.from_app:
+                headers = [pair for pair in headers if pair[0] != b"x-request-id"]
+                present = {name for name, _ in headers}
+                common = [pair for pair in _APP_HEADERS if pair[0] not in present]
+            message["headers"] = [
+                *headers,
+                *common,
+                (b"x-request-id", context.request_id.encode()),
+            ]
+        elif kind == "websocket.accept":
+            context.status = 101
+        elif kind == "websocket.close" and not context.status:
+            context.status = 403
+        await send(message)
+
+    return send_out
+
+
+async def _answer_error(context: RequestContext, exc: Exception, scope: Scope, send: Send) -> None:
     if context.status:  # too late to say anything: uvicorn closes the connection
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1011})
         context.error, context.status = exc, 500
         return
     status, body, headers = error_reply(exc, context)
+    if scope["type"] == "websocket":
+        await send_denial(send, status, body, [JSON_TYPE, *headers])
+        return
     if status == 413:
         headers.append((b"connection", b"close"))
     await send_json(send, status, body, headers)

@@ -22,6 +22,8 @@ from dosql.errors import (
     InvalidRequestError,
     LimitError,
     NotFoundError,
+    ObjectError,
+    ObjectResetError,
     OutcomeUnknownError,
     QuotaError,
     RateLimitedError,
@@ -46,6 +48,8 @@ STATUS: dict[type[DosqlError], int] = {
     BudgetError: 422,
     RateLimitedError: 429,
     InternalError: 500,
+    ObjectError: 500,
+    ObjectResetError: 500,
     UnavailableError: 503,
     OutcomeUnknownError: 503,
     CorruptError: 503,
@@ -55,6 +59,7 @@ STATUS: dict[type[DosqlError], int] = {
 
 STATUS_OF_CODE = {
     "method_not_allowed": 405,
+    "upgrade_required": 426,
     "unsupported_media_type": 415,
     "headers_too_large": 431,
 }

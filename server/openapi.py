@@ -25,6 +25,7 @@ from dosql.wire import (
     TransactionOpened,
     TransactionRequest,
 )
+from server.openapi_objects import object_paths
 
 TENANT_PATHS = ("/query", "/queryOne", "/run", "/transaction")
 """Paths that start so exist also below `/t/{tenant}`."""
@@ -105,8 +106,8 @@ def build_document(handlers: Sequence[Any], version: str) -> bytes:
     config = OpenAPIConfig(
         title="dosql",
         version=version,
-        description="A SQL database of its own for every tenant.",
-        tags=[Tag(name=name) for name in ("SQL", "Transactions", "Tenants", "Tokens")],
+        description="A SQL database of its own for every tenant, and durable objects in Python.",
+        tags=[Tag(name=name) for name in ("SQL", "Transactions", "Tenants", "Tokens", "Objects")],
         use_handler_docstrings=True,
     )
     routes = [query, query_one, run, transaction, _bodies, *handlers]
@@ -120,6 +121,7 @@ def build_document(handlers: Sequence[Any], version: str) -> bytes:
     del paths["/bodies"]
     _describe_transactions(paths)
     _describe_import(paths)
+    paths.update(object_paths())
     for path, item in list(paths.items()):
         if path in TENANT_PATHS or path.startswith("/transactions"):
             paths["/t/{tenant}" + path] = _below_tenant(item)
@@ -160,6 +162,8 @@ def _complete(path: str, item: Json) -> None:
         names.append("IdempotencyKey")
     if last in ("query", "queryOne", "transaction"):
         names += ["Rows", "Int"]
+    if last == "{method}":
+        names.append("IdempotencyKey")
     for operation in _operations(item):
         operation["responses"]["default"] = {"$ref": "#/components/responses/Error"}
         operation["responses"].pop("400", None)

@@ -12,31 +12,40 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import uvicorn
 import uvloop
 
-from dosql.clock import Clock, Randomness, SystemClock, SystemRandomness
+from dosql.clock import SystemClock, SystemRandomness
 from dosql.errors import DosqlError
 from dosql.host.host import Host, HostSettings
 from dosql.limits import SWITCH_INTERVAL_S
+from dosql.objects.app import App
 from dosql.sqlite.database import DatabaseLimits
 from dosql.sqlite.migrations import load_migrations
 from server.access_log import AccessLog
 from server.admin_token import FILE_NAME, AdminToken, load_admin_token
+from server.app_loader import AppLoader
 from server.asgi import ASGIApp
 from server.components import Components
-from server.edge import Edge, live
+from server.door import Door
+from server.edge import Direct, Edge, live
+from server.exchange import Answer
 from server.gate import Gate
 from server.lazy import LazyApp
 from server.listen import Address, url_of
 from server.log_writer import JsonHandler, LogWriter
 from server.metrics import Metrics
+from server.object_routes import FetchRoute, RpcRoute
 from server.protocol import close_stalled, protocol_class
+from server.reloader import Reloader
 from server.settings import Settings, load_settings, unknown_variables
-from server.sql_routes import SqlRoute, sql_routes
+from server.socket_protocol import SocketServer, upgrade_protocol
+from server.socket_sweep import SocketSweep
+from server.sql_routes import sql_routes
 
 _USAGE = 2
 _FAILURE = 1
@@ -60,6 +69,7 @@ def serve(overrides: Mapping[str, object]) -> None:
         address = Address.parse(settings.listen)
     except DosqlError as error:
         _give_up(error, _USAGE)
+    program = _load_program(settings)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     log = LogWriter()
     logging.basicConfig(
@@ -68,7 +78,7 @@ def serve(overrides: Mapping[str, object]) -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, address, log))
+            runner.run(_serve(settings, address, program, log))
     except DosqlError as error:
         _give_up(error, _FAILURE)
     finally:
@@ -80,54 +90,109 @@ def _give_up(error: DosqlError, status: int) -> NoReturn:
     raise SystemExit(status)
 
 
-async def _serve(settings: Settings, address: Address, log: LogWriter) -> None:
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """The user's app, and how to get its next version."""
+
+    app: App
+    loader: AppLoader
+
+
+def _load_program(settings: Settings) -> _Program | None:
+    """None without an app. Exits with 2 if there is one and it cannot run."""
+    if settings.app is None:
+        return None
+    if settings.reload:  # of two versions within a second the older one's bytecode might be taken
+        sys.dont_write_bytecode = True
+    try:
+        loader = AppLoader(settings.app, Path.cwd())
+        return _Program(loader.load(), loader)
+    except DosqlError as error:
+        _give_up(error, _USAGE)
+
+
+async def _serve(
+    settings: Settings, address: Address, program: _Program | None, log: LogWriter
+) -> None:
     clock, randomness = SystemClock(), SystemRandomness()
     token = load_admin_token(
         settings.admin_token, settings.data_dir, randomness, may_create=address.is_loopback
     )
-    host_settings = _host_settings(settings)
     listener = address.bind()
-    with listener:
-        host = await Host.start(host_settings, clock=clock, randomness=randomness)
-        try:
-            closing = asyncio.Event()
-            metrics = Metrics()
-            gate = Gate(
-                admin_token=token.text,
-                tokens=host.tokens,
-                tenants=host.tenants,
-                default_tenant=settings.default_tenant,
-                create_tenants=settings.tenant_creation == "auto",
-                base_domain=settings.base_domain,
-            )
-            components = Components(host, gate, clock, randomness, metrics, log, closing)
-            sql = sql_routes(gate)
-            app = LazyApp(
-                lambda: _load_app(components, sql, settings),
-                on_failure=lambda: server.handle_exit(signal.SIGTERM, None),
-            )
-            edge = Edge(
-                app,
-                direct={**sql, "/live": live},
-                access_log=AccessLog(log, clock, settings.log_level),
-                metrics=metrics,
-                clock=clock,
-                randomness=randomness,
-                body_limit=_body_limit(settings),
-            )
-            server = _Server(edge, settings, clock=clock, randomness=randomness, closing=closing)
-            _announce(settings, url_of(listener), token)
-            asyncio.get_running_loop().call_later(_LOAD_AFTER_S, app.start)
-            await server.serve(sockets=[listener, *(listener.dup() for _ in range(_ACCEPTORS - 1))])
-            await app.ready()  # raises what kept it from being built
-        finally:
-            await host.close()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(listener)
+        host = await Host.start(
+            _host_settings(settings),
+            clock=clock,
+            randomness=randomness,
+            app=None if program is None else program.app,
+        )
+        stack.push_async_callback(host.close)
+        gate = Gate(
+            admin_token=token.text,
+            tokens=host.tokens,
+            tenants=host.tenants,
+            default_tenant=settings.default_tenant,
+            create_tenants=settings.tenant_creation == "auto",
+            base_domain=settings.base_domain,
+        )
+        components = Components(host, gate, clock, randomness, Metrics(), log, asyncio.Event())
+        direct = await _direct(components, settings, program, stack)
+        app = LazyApp(
+            lambda: _load_app(components, direct, settings),
+            on_failure=lambda: server.handle_exit(signal.SIGTERM, None),
+        )
+        server = _Server(_edge(app, direct, components, settings), components, settings)
+        _announce(settings, url_of(listener), token, program)
+        asyncio.get_running_loop().call_later(_LOAD_AFTER_S, app.start)
+        await server.serve(sockets=[listener, *(listener.dup() for _ in range(_ACCEPTORS - 1))])
+        await app.ready()  # raises what kept it from being built
 
 
-def _load_app(components: Components, sql: Mapping[str, SqlRoute], settings: Settings) -> ASGIApp:
+async def _direct(
+    components: Components,
+    settings: Settings,
+    program: _Program | None,
+    stack: contextlib.AsyncExitStack,
+) -> Direct:
+    """The routes without the framework. What they start is stopped with the ``stack``."""
+    gate = components.gate
+    exact: dict[str, ASGIApp] = {**sql_routes(gate), "/live": live}
+    if program is None:
+        return Direct(exact)
+    objects = components.host.objects
+    answer = Answer(components.closing)
+    fetch = FetchRoute(objects, gate, answer)
+    door = Door(program.app, answer=answer, forward=fetch.forward)
+    await door.open()
+    stack.push_async_callback(door.close, settings.shutdown_seconds)
+    if settings.reload:
+
+        async def replace(app: App) -> None:
+            await objects.replace_app(app)
+            await door.replace(app, settings.shutdown_seconds)
+
+        reloading = asyncio.get_running_loop().create_task(Reloader(program.loader, replace).run())
+        stack.callback(reloading.cancel)
+    return Direct(exact, below={"rpc": RpcRoute(objects, gate)}, objects=fetch, door=door)
+
+
+def _edge(app: ASGIApp, direct: Direct, components: Components, settings: Settings) -> Edge:
+    return Edge(
+        app,
+        direct=direct,
+        access_log=AccessLog(components.log, components.clock, settings.log_level),
+        metrics=components.metrics,
+        clock=components.clock,
+        randomness=components.randomness,
+        body_limit=_body_limit(settings),
+    )
+
+
+def _load_app(components: Components, direct: Direct, settings: Settings) -> ASGIApp:
     from server.app import create_app  # half of the time that all imports take
 
-    app = create_app(components, sql, cors_origins=settings.cors_origins)
+    app = create_app(components, direct, cors_origins=settings.cors_origins)
     # What was made so far stays for good: looking through it again and again for garbage would
     # stall every request for tens of milliseconds.
     gc.freeze()
@@ -170,21 +235,17 @@ def _body_limit(settings: Settings) -> Callable[[str], int]:
 class _Server(uvicorn.Server):
     """uvicorn, with our streams told to end when it shuts down, and a clean exit status."""
 
-    def __init__(
-        self,
-        app: Edge,
-        settings: Settings,
-        *,
-        clock: Clock,
-        randomness: Randomness,
-        closing: asyncio.Event,
-    ) -> None:
+    def __init__(self, app: Edge, components: Components, settings: Settings) -> None:
+        self._sockets = SocketSweep()
+        sockets = SocketServer(message_bytes_max=settings.websocket_bytes_max, sweep=self._sockets)
         super().__init__(
             uvicorn.Config(
                 app,
                 lifespan="off",
-                ws="none",
-                http=protocol_class(clock, randomness),
+                ws=upgrade_protocol(sockets),
+                ws_max_size=settings.websocket_bytes_max,
+                ws_per_message_deflate=False,
+                http=protocol_class(components.clock, components.randomness),
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -193,8 +254,8 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
             )
         )
-        self._clock = clock
-        self._closing = closing
+        self._clock = components.clock
+        self._closing = components.closing
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -214,15 +275,17 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         sweep = close_stalled(self.server_state.connections, self._clock)
         self._sweep = asyncio.get_running_loop().create_task(sweep)
+        self._sockets.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let streams end, then wait for the requests under way."""
         self._sweep.cancel()
+        self._sockets.stop()
         self._closing.set()
         await super().shutdown(sockets)
 
 
-def _announce(settings: Settings, url: str, token: AdminToken) -> None:
+def _announce(settings: Settings, url: str, token: AdminToken, program: _Program | None) -> None:
     """What a newcomer needs; the token only when it was just made."""
     shown = token.text if token.created else "$DOSQL_ADMIN_TOKEN"
     lines = [f"dosql listens on {url}", f"data directory: {settings.data_dir.resolve()}"]
@@ -231,6 +294,9 @@ def _announce(settings: Settings, url: str, token: AdminToken) -> None:
     elif settings.admin_token is None:
         shown = f"$(cat {settings.data_dir.resolve() / FILE_NAME})"
         lines.append(f"admin token:    in {settings.data_dir.resolve() / FILE_NAME}")
+    if program is not None:
+        names = ", ".join(program.app.registrations) or "no durable objects"
+        lines.append(f"app:            {settings.app} ({names})")
     lines += [
         "try:",
         f"  curl {url}/query -H 'X-Tenant-ID: acme' -H 'Content-Type: application/json' \\",

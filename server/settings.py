@@ -61,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Bytes of values in one answer."""
     body_bytes_max: Positive = limits.REQUEST_BODY_BYTES_MAX
     """Bytes of one request body; imports may have ``database_bytes_max``."""
+    websocket_bytes_max: Positive = limits.SOCKET_MESSAGE_BYTES_MAX
+    """Bytes of one message that comes over a WebSocket; beyond it the socket is closed."""
     database_bytes_max: Positive = limits.DATABASE_BYTES_MAX
     """Bytes of one tenant's database."""
     log_bytes_max: Positive = limits.LOG_BYTES_MAX
@@ -71,6 +73,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     bucket: str | None = None
     s3_endpoint: str | None = None
     app: str | None = None
+    """``module:app``: durable object classes of your own."""
+    reload: bool = False
+    """For development: run a new version of the app when one of its files changes."""
 
 
 def load_settings(overrides: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
@@ -117,9 +122,11 @@ def _path(kind: type, value: object) -> object:
 
 def _check(settings: Settings) -> None:
     """What one setting cannot tell by itself."""
-    for name in ("bucket", "s3_endpoint", "app"):
+    for name in ("bucket", "s3_endpoint"):
         if getattr(settings, name) is not None:
             raise _invalid(f"{name} is not available in this version")
+    if settings.reload and settings.app is None:
+        raise _invalid("reload needs an app")
     if settings.durability != "local":
         raise _invalid("durability can only be local in this version")
     if settings.inline_ms >= settings.statement_ms:

@@ -24,11 +24,11 @@ from server.sql_work import (
     transaction_work,
 )
 
-__all__ = ["KINDS", "SqlRoute", "require_json", "sql_routes"]
+__all__ = ["KINDS", "REPLAYED", "SqlRoute", "require_json", "sql_routes"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _JSON_TYPES = (b"application/json", b"application/x-www-form-urlencoded")
-_REPLAYED = (b"idempotent-replayed", b"true")
+REPLAYED = (b"idempotent-replayed", b"true")
 
 
 class SqlRoute:
@@ -55,7 +55,7 @@ class SqlRoute:
         done = await self._answer(tenant, body, form, once, read_only=principal.read_only)
         extra = [(b"dosql-bookmark", str(done.bookmark).encode())]
         if done.replayed:
-            extra.append(_REPLAYED)
+            extra.append(REPLAYED)
         await send_json(send, 200, done.body, extra)
 
     async def _answer(

@@ -38,6 +38,10 @@ def serve(
         Flag, _flag("--idle-seconds", "S", "Seconds after which an object hibernates")
     ] = None,
     app: Annotated[Flag, _flag("--app", "MODULE:APP", "Durable object classes of your own")] = None,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="For development: reload the app when its files change"),
+    ] = False,
     migrations: Annotated[
         Flag, _flag("--migrations", "DIR", "Directory of NNN_name.sql files")
     ] = None,
@@ -67,6 +71,7 @@ def serve(
         "max_open": max_open,
         "idle_seconds": idle_seconds,
         "app": app,
+        "reload": "true" if reload else None,
         "migrations": migrations,
         "default_tenant": default_tenant,
         "tenant_creation": tenant_creation,

@@ -23,10 +23,13 @@ FLAGS = frozenset(
         "--log-level",
         "--max-open",
         "--migrations",
+        "--reload",
         "--s3-endpoint",
         "--tenant-creation",
     }
 )
+_SWITCHES = frozenset({"--reload"})
+"""Flags without a value."""
 
 
 def simple_overrides(arguments: Sequence[str]) -> dict[str, str] | None:
@@ -37,7 +40,11 @@ def simple_overrides(arguments: Sequence[str]) -> dict[str, str] | None:
         flag, equals, value = word.partition("=")
         if flag not in FLAGS:
             return None
-        if not equals:
+        if flag in _SWITCHES:
+            if equals:
+                return None
+            value = "true"
+        elif not equals:
             value = next(words, "-")
             if value.startswith("-"):
                 return None

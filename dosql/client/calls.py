@@ -41,6 +41,8 @@ class Call:
     """Sending it twice does no more than sending it once."""
     attempts_max: int | None = None
     """None: as often as the client was told to."""
+    any_status: bool = False
+    """An object answers: its reply is a reply whatever its status. Errors of dosql still raise."""
 
     @property
     def idempotency_key(self) -> str | None:

@@ -26,6 +26,8 @@ from dosql.errors import (
     InvalidRequestError,
     LimitError,
     NotFoundError,
+    ObjectError,
+    ObjectResetError,
     OutcomeUnknownError,
     OverloadedError,
     QuotaError,
@@ -59,6 +61,10 @@ _CLASS_OF_503_CODE: dict[str, type[DosqlError]] = {
     "object_corrupt": CorruptError,
     "object_overloaded": OverloadedError,
     "object_busy": OverloadedError,
+}
+_CLASS_OF_CODE: dict[str, type[DosqlError]] = {
+    "object_error": ObjectError,
+    "object_reset": ObjectResetError,
 }
 _GATEWAY_STATUSES = frozenset({502, 503, 504})
 _REFUSED_EXCEPTIONS = (
@@ -124,11 +130,33 @@ def error_from_reply(status: int, headers: Mapping[str, str], body: bytes) -> Do
     )
 
 
+def may_be_error(response: httpx2.Response) -> bool:
+    """False if its head already says that this reply is not an error of dosql's."""
+    kind = response.headers.get("content-type", "")
+    return response.status_code >= 400 and kind.startswith("application/json")
+
+
+def is_error(response: httpx2.Response, body: bytes) -> bool:
+    """Whether a reply is an error of dosql's, and not what an object itself answered.
+
+    Ours names its own request in the body and in the head alike.
+    """
+    if not may_be_error(response):
+        return False
+    try:
+        reply = msgspec.json.decode(body, type=ErrorReply)
+    except msgspec.DecodeError:
+        return False
+    return reply.request_id == response.headers.get("x-request-id")
+
+
 def _class_of(status: int, code: str) -> type[DosqlError]:
     if status == 409 and code.startswith("constraint_"):
         return ConstraintError
     if status == 503 and code in _CLASS_OF_503_CODE:
         return _CLASS_OF_503_CODE[code]
+    if status >= 500 and code in _CLASS_OF_CODE:
+        return _CLASS_OF_CODE[code]
     fallback = InternalError if status >= 500 else RequestError
     return _CLASS_OF_STATUS.get(status, fallback)
 

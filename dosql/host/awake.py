@@ -20,6 +20,7 @@ from typing import Any
 
 from dosql.clock import Clock
 from dosql.errors import DosqlError, UnavailableError
+from dosql.host.grounds import Leaving, Nobody
 from dosql.host.object_files import ObjectFiles
 from dosql.log.disk import disk_error
 from dosql.log.group_commit import GroupCommit
@@ -68,6 +69,7 @@ class AwakeObjects:
         self._pinned: set[ObjectKey] = set()
         self.statistics = AwakeStatistics()
         self.on_sleep: Callable[[Instance], None] = lambda _: None
+        self.leaving: Leaving = Nobody()
 
     def __len__(self) -> int:
         return len(self._awake)
@@ -89,8 +91,16 @@ class AwakeObjects:
 
     # --- waking -------------------------------------------------------------------------------
 
-    async def get(self, key: ObjectKey, migrations: tuple[Migration, ...]) -> Instance:
-        """The object, woken if need be.
+    async def ground(self, key: ObjectKey) -> Instance:
+        """See `Grounds`: an object without a schema of ours."""
+        return await self.get(key, None)
+
+    def used(self, key: ObjectKey) -> None:
+        """See `Grounds`."""
+        self.find(key)
+
+    async def get(self, key: ObjectKey, migrations: tuple[Migration, ...] | None) -> Instance:
+        """The object, woken if need be. ``migrations``: None leaves its database as it is.
 
         Raises:
             CorruptError: its stored bytes are damaged.
@@ -137,7 +147,7 @@ class AwakeObjects:
         task.add_done_callback(ended)
         return task
 
-    async def _wake(self, key: ObjectKey, migrations: tuple[Migration, ...]) -> Instance:
+    async def _wake(self, key: ObjectKey, migrations: tuple[Migration, ...] | None) -> Instance:
         loop = asyncio.get_running_loop()
         try:
             path, db, txid = await loop.run_in_executor(
@@ -178,6 +188,8 @@ class AwakeObjects:
             instance.key not in self._pinned
             and self._move_of(instance.key) is None
             and not instance.turns.busy
+            and not instance.pins
+            and not self.leaving.keeps_awake(instance.key)
         )
 
     # --- sleeping -----------------------------------------------------------------------------
@@ -189,6 +201,12 @@ class AwakeObjects:
             move = self._move(instance.key, self._put_to_sleep(instance))
         if move is not None:
             await asyncio.shield(move)
+
+    async def sleep_now(self, key: ObjectKey) -> None:
+        """See `Grounds`."""
+        instance = self._awake.get(key)
+        if instance is not None:
+            await self.sleep(instance)
 
     async def sleep_idle(self, idle_s: float) -> None:
         """Put to sleep what was not used for ``idle_s``."""
@@ -204,6 +222,7 @@ class AwakeObjects:
                 await self.sleep(instance)
 
     async def _put_to_sleep(self, instance: Instance) -> None:
+        await self.leaving.before_sleep(instance.key)
         if not instance.turns.try_enter():
             await instance.turns.enter()
         try:
@@ -213,7 +232,13 @@ class AwakeObjects:
                 await instance.flush()
             except DosqlError:
                 return  # it broke, and is being replaced
+            if instance.pins:
+                return  # it is needed after all
+            ceases = self.leaving.leave(instance.key)
             self._awake.pop(instance.key, None)
+            if ceases:
+                await self._end(instance)
+                return
             self.on_sleep(instance)
             try:
                 if instance.wal_bytes:
@@ -228,6 +253,20 @@ class AwakeObjects:
             self.statistics.evictions += 1
         finally:
             instance.turns.leave()
+
+    async def _end(self, instance: Instance) -> None:
+        """In its turn: an object that stores nothing ceases to exist."""
+        key = instance.key
+        dropped = self.leaving.cease(key)
+        self._files.distrust(key)
+        instance.close()
+        try:
+            if dropped is not None:
+                await dropped.wait()
+            self._files.forget(key)
+            await self.remove_files(key)
+        except DosqlError:
+            _log.warning("an empty object could not be removed", exc_info=True)
 
     async def discard(self, key: ObjectKey) -> None:
         """Close the object without a checkpoint, because its files are about to go.
@@ -252,6 +291,10 @@ class AwakeObjects:
     def forget(self, key: ObjectKey) -> None:
         """The object is gone."""
         self._files.forget(key)
+
+    async def remove_files(self, key: ObjectKey) -> None:
+        """Remove what there is of an object that is gone."""
+        await self.on_file_thread(lambda: self._files.remove(key))
 
     def _on_broken(self, instance: Instance) -> None:
         key = instance.key

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dosql import limits
-from dosql.clock import Clock, Randomness, SystemClock, SystemRandomness
+from dosql.clock import Clock, LoopTimers, Randomness, SystemClock, SystemRandomness
 from dosql.errors import DosqlError, UnavailableError
+from dosql.host.alarm_index import AlarmIndex
 from dosql.host.awake import AwakeObjects
 from dosql.host.catalog import CATALOG_KEY, CATALOG_MIGRATIONS, Catalog
 from dosql.host.data_directory import DataDirectory
 from dosql.host.maintenance import Maintenance
 from dosql.host.object_files import ObjectFiles
+from dosql.host.objects import Objects
 from dosql.host.schemas import Schemas
 from dosql.host.tenants import NAMESPACE, Tenants
 from dosql.host.tokens import Tokens
@@ -27,6 +29,7 @@ from dosql.log.group_commit import CommitSource, GroupCommit
 from dosql.log.node_log import NodeLog
 from dosql.log.redo import Redo, RedoReport
 from dosql.log.segments import damaged
+from dosql.objects.app import App
 from dosql.objects.instance import Budgets, Instance
 from dosql.sqlite.database import DatabaseLimits
 from dosql.sqlite.migrations import Migration
@@ -82,6 +85,7 @@ class Host:
         randomness: Randomness,
         disk: Disk,
         vfs: str | None,
+        app: App,
     ) -> None:
         self.settings = settings
         self._directory = directory
@@ -127,6 +131,16 @@ class Host:
             disk=disk,
             on_removed=self.tokens.forget,
         )
+        self.objects = Objects(
+            app,
+            self._awake,
+            catalog=lambda namespace: Catalog(namespace, self._catalog_instance),
+            index=AlarmIndex(self._catalog_instance),
+            add_record=self._commits.add,
+            clock=clock,
+            timers=LoopTimers(),
+            randomness=randomness,
+        )
         self.schemas = Schemas(self.tenants, catalog, self._awake, usage, settings.migrations)
         self._awake.on_sleep = usage.slept
         self._maintenance.on_sweep = usage.record
@@ -140,8 +154,10 @@ class Host:
         randomness: Randomness | None = None,
         disk: Disk | None = None,
         vfs: str | None = None,
+        app: App | None = None,
     ) -> Host:
-        """Lock the data directory, redo what an unclean stop left behind, open the catalog.
+        """Lock the data directory, redo what an unclean stop left behind, open the catalog, run
+        overdue alarms. ``app``: the classes whose objects it has beside tenants.
 
         Raises:
             ConflictError: ``data_dir_locked``: another process has the directory.
@@ -173,6 +189,7 @@ class Host:
                 randomness=randomness,
                 disk=disk,
                 vfs=vfs,
+                app=app or App(),
             )
         except BaseException as error:
             directory.release()
@@ -185,6 +202,7 @@ class Host:
             host._release()
             raise
         host._maintenance.start()
+        await host.objects.start()
         return host
 
     @property
@@ -229,6 +247,7 @@ class Host:
         self._closing = True
         try:
             await self.tenants.close()
+            await self.objects.close()
             await self._maintenance.stop()
             await self._put_all_to_sleep()
             await self._cut_log()

@@ -15,7 +15,7 @@ from dosql.log.disk import Disk
 from dosql.log.node_log import NodeLog
 from dosql.log.position import read_position, write_position
 from dosql.log.records import ObjectKey
-from dosql.log.redo import Redo, damaged_path, database_path, remove_wal
+from dosql.log.redo import Redo, damaged_path, database_path, remove_database, remove_wal
 from dosql.objects.idempotency import INDEX, TABLE
 from dosql.sqlite.database import Database, DatabaseLimits
 from dosql.sqlite.migrations import Migration, apply_migrations
@@ -81,8 +81,9 @@ class ObjectFiles:
 
     # --- file work ----------------------------------------------------------------------------
 
-    def open(self, key: ObjectKey, migrations: tuple[Migration, ...]) -> tuple[Path, Database, int]:
-        """The database, with its schema up to date, and what its file holds.
+    def open(self, key: ObjectKey, migrations: tuple[Migration, ...] | None) -> tuple[Path, Database, int]:
+        """The database, with its schema up to date, and what its file holds. ``migrations``:
+        None leaves the schema as it is.
 
         Raises:
             CorruptError: the file is damaged or missing.
@@ -102,13 +103,20 @@ class ObjectFiles:
         remove_wal(self._disk, path)
         db = Database(str(path), clock=self._clock, limits=self._limits, vfs=self._vfs)
         try:
-            prepare(db, migrations, self._clock.now_ms())
+            if migrations is not None:
+                prepare(db, migrations, self._clock.now_ms())
         except BaseException:
             # What was committed on the way is in no log: give it up with the WAL.
             db.close()
             remove_wal(self._disk, path)
             raise
         return path, db, txid
+
+    def remove(self, key: ObjectKey) -> None:
+        """Remove what there is of the object; it has ceased to exist."""
+        path = database_path(self._objects, key)
+        if remove_database(self._disk, path):
+            self._disk.sync_dir(path.parent)
 
     def redo(self, key: ObjectKey) -> None:
         """Bring a distrusted file to the object's last durable commit.

@@ -29,7 +29,7 @@ from dosql.ids import IdFactory
 from dosql.log.disk import Disk
 from dosql.log.group_commit import GroupCommit
 from dosql.log.records import Drop, ObjectKey
-from dosql.log.redo import database_path, remove_database
+from dosql.log.redo import database_path
 from dosql.objects.instance import Instance, InstanceClosed
 from dosql.wire import TenantInfo, TenantPage
 
@@ -194,14 +194,8 @@ class Tenants:
         await dropped.wait()
         await self.awake.discard(entry.key)  # a call that was on its way may have woken it
         self.awake.forget(entry.key)
-        path = database_path(self._directory.objects, entry.key)
-
-        def remove() -> None:
-            if remove_database(self._disk, path):
-                self._disk.sync_dir(path.parent)
-
         try:
-            await self.awake.on_file_thread(remove)
+            await self.awake.remove_files(entry.key)
         except DosqlError as error:
             raise OutcomeUnknownError(
                 "The tenant is gone, but not all of its files could be removed."

@@ -73,6 +73,8 @@ class Instance:
         """What the file held when the object was woken."""
         self.durable_txid = txid
         """Newest batch the log has acknowledged."""
+        self.pins = 0
+        self.on_durable: Callable[[], None] = _nobody
         self._size_bytes = db.size_bytes
         self._wal = WalReader(path, db.page_size)
         self._taken = 0  # at a wake the WAL is empty but for what the migrations committed
@@ -139,7 +141,7 @@ class Instance:
         finally:
             self.after_work()
 
-    async def run_in_transaction(self, work: Callable[[Database], T], seconds: float) -> T:
+    async def run_on_thread(self, work: Callable[[Database], T], seconds: float) -> T:
         """Run ``work`` on a worker thread within a turn that the caller keeps."""
         future = self._workers.submit(self._work_on_thread, work, seconds)
         return await _uninterrupted(asyncio.wrap_future(future))
@@ -208,6 +210,7 @@ class Instance:
         """See `CommitSource`."""
         if error is None:
             self.durable_txid = self.txid
+            self.on_durable()
         else:
             self.break_(error)
 
@@ -253,6 +256,7 @@ class Instance:
         if self.broken is None:
             self.broken = error
             self._on_broken(self)
+            self.on_durable()
 
     def _refusal(self) -> DosqlError:
         assert self.broken is not None
@@ -264,6 +268,10 @@ class Instance:
             code="object_recovering",
             retry_after_s=1,
         )
+
+
+def _nobody() -> None:
+    pass
 
 
 async def _uninterrupted(future: asyncio.Future[T]) -> T:

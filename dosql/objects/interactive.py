@@ -71,7 +71,7 @@ class InteractiveTransaction:
             instance = self._instance
             try:
                 seen = instance.bookmark
-                body = await instance.run_in_transaction(work, self._remaining_s())
+                body = await instance.run_on_thread(work, self._remaining_s())
                 if seen.txid > instance.durable_txid:
                     await instance.durable(seen.txid)
             except (BudgetError, QuotaError):
@@ -102,7 +102,7 @@ class InteractiveTransaction:
                 db.commit()
 
             try:
-                await instance.run_in_transaction(work, self._remaining_s())
+                await instance.run_on_thread(work, self._remaining_s())
             finally:
                 bookmark = instance.bookmark
                 self._end("it was committed")

@@ -41,8 +41,9 @@ class Turns:
         self._held = True
         return True
 
-    async def enter(self) -> None:
-        """Wait for the turn.
+    async def enter(self, *, bounded: bool = True) -> None:
+        """Wait for the turn. Unless ``bounded``, as long as it takes: for an event that has
+        begun already and only goes on.
 
         Raises:
             OverloadedError: ``object_overloaded``: too many wait already; ``object_busy``: the
@@ -50,12 +51,12 @@ class Turns:
         """
         if self.try_enter():
             return
-        if len(self._waiters) >= self._queue_max:
+        if bounded and len(self._waiters) >= self._queue_max:
             raise OverloadedError("Too many calls wait for this object.", retry_after_s=1)
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiters.append(waiter)
-        timer = loop.call_later(self._wait_s_max, _expire, waiter)
+        timer = loop.call_later(self._wait_s_max, _expire, waiter) if bounded else None
         try:
             await waiter
         except asyncio.CancelledError:
@@ -63,7 +64,8 @@ class Turns:
                 self.leave()  # granted in the same moment
             raise
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
 

@@ -73,6 +73,10 @@ class Connection:
         """Raised by every call: broken, or inside a transaction that SQLite has ended."""
         self._begun = False
         """Between begin() and its commit or rollback, whatever became of the transaction."""
+        self._undone = 0
+        """How often something was undone, which no counter of SQLite's shows."""
+        self._scan_steps = 0
+        """What the trace of the running statement counted."""
         self._schema_touched = False
         """The schema changed in the open transaction: a rollback makes shapes wrong."""
         self._monotonic = clock.monotonic
@@ -119,6 +123,17 @@ class Connection:
     def size_bytes(self) -> int:
         """Size of the database, the open transaction included."""
         return int(str(self.internal_query("PRAGMA page_count")[0][0])) * self.page_size
+
+    @property
+    def used_bytes(self) -> int:
+        """`size_bytes` without the pages that are free again."""
+        free = int(str(self.internal_query("PRAGMA freelist_count")[0][0]))
+        return self.size_bytes - free * self.page_size
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """Differs from an earlier one if rows were written, or something was undone, since."""
+        return self._connection.total_changes(), self._undone
 
     def set_deadline(self, seconds: float | None, *, on_thread: bool = False) -> None:
         """Statements that still run after so many seconds from now raise BudgetError
@@ -196,6 +211,12 @@ class Connection:
         except Exception as error:
             self._fail(error, sql, preparing=True)
 
+    def _inspect_first(self, sql: str) -> tuple[Shape, str]:
+        try:
+            return self._inspector.inspect_first(sql)
+        except Exception as error:
+            self._fail(error, sql, preparing=True)
+
     def _control(self, sql: str) -> None:
         """BEGIN, COMMIT, savepoints: the server's alone.
 
@@ -232,6 +253,7 @@ class Connection:
 
     def _forget_shapes(self) -> None:
         """After something was undone: the schema may be an older one again."""
+        self._undone += 1
         if self._schema_touched:
             self._known.clear()
 

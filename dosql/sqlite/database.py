@@ -15,25 +15,23 @@ called meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any, Literal, Protocol
 
 import apsw
 
-from dosql.errors import BudgetError, DosqlError, ForbiddenError, InvalidRequestError
-from dosql.limits import RESERVED_TABLE_PREFIX, SQL_BYTES_MAX
+from dosql.errors import BudgetError, ConflictError, DosqlError
+from dosql.limits import SQL_BYTES_MAX
 from dosql.sqlite.connection import DatabaseLimits
-from dosql.sqlite.rows import Row, Rows, RunResult, decode, draw, lenient, size_of
+from dosql.sqlite.execution import Execution, Outcome, check_returns_rows, not_read_only
+from dosql.sqlite.rows import Row, Rows, RunResult, draw, size_of
 from dosql.sqlite.sandbox import Right
 from dosql.sqlite.statements import Shape, Statement, check_text
-from dosql.sqlite.transactions import Transactions
 from dosql.wire import Params
 
 __all__ = ["Database", "DatabaseLimits", "OperationLike", "Row", "Rows", "RunResult", "Statement"]
 
 SCRIPT_BYTES_MAX = 64 * 1024 * 1024
 """A migration or an import may be longer than a request's statement."""
-_GUARD = f"{RESERVED_TABLE_PREFIX}guard"
 
 
 class OperationLike(Protocol):
@@ -48,7 +46,7 @@ class OperationLike(Protocol):
         """`Params`, or None."""
 
 
-class Database(Transactions):
+class Database(Execution):
     """What tenants may do with their file."""
 
     def query(self, sql: str, params: Params = (), *, read_only: bool = False) -> Rows:
@@ -145,9 +143,9 @@ class Database(Transactions):
         if self._refusal is not None:
             self._refuse()
         shape = self._known.get(sql) or self._inspect(sql)
-        _check_returns_rows(shape)
+        check_returns_rows(shape)
         if not shape.read_only:
-            raise _not_read_only()
+            raise not_read_only()
         cursor = self._connection.cursor()
         try:
             yield from cursor.execute(shape.text, params)
@@ -210,72 +208,57 @@ class Database(Transactions):
             connection.limit(apsw.SQLITE_LIMIT_SQL_LENGTH, length or SQL_BYTES_MAX)
             self._known.clear()
 
-    # --- inside --------------------------------------------------------------------------
+    def split(self, sql: str) -> tuple[Shape, str]:
+        """What the first statement is, for `execute`, and the text behind it, empty if that is
+        blank. Nothing runs yet, so what follows may need a table that the first one makes.
 
-    def _query_guarded(self, shape: Shape, params: Params, read_only: bool) -> Rows:
-        _check_returns_rows(shape)
-        if read_only and not shape.read_only:
-            raise _not_read_only()
-        return Rows(shape.columns, self._guarded(shape, params, keep=True))
+        Raises: as `query`.
+        """
+        if self._refusal is not None:
+            self._refuse()
+        shape = self._known.get(sql)
+        return (shape, "") if shape is not None else self._inspect_first(sql)
 
-    def _run_guarded(self, shape: Shape, params: Params) -> RunResult:
-        if shape.read_only and shape.columns:
-            raise InvalidRequestError(
-                "The statement only reads; use /query.", code="statement_is_read_only"
-            )
-        connection = self._connection
-        before, last = connection.total_changes(), connection.last_insert_rowid()
-        self._guarded(shape, params, keep=False)
-        if shape.schema:  # full-text tables insert rows of their own
-            connection.set_last_insert_rowid(last)
-            return RunResult(0, last)
-        changed = connection.total_changes() != before
-        return RunResult(connection.changes() if changed else 0, connection.last_insert_rowid())
+    def execute(
+        self, shape: Shape, params: Params = (), *, rows_max: int, bytes_max: int
+    ) -> Outcome:
+        """Run a statement of any kind and draw all of its rows; the limits are on those.
 
-    def _guarded(self, shape: Shape, params: Params, *, keep: bool) -> list[Row]:
-        """Run a statement that could leave something behind when it fails half-way: rows are
-        drawn after all writes, and new names are seen only after the change."""
-        names = self._reserved_names() if shape.alters else None
-        self._control(f"SAVEPOINT {_GUARD}")
+        Raises: as `query`.
+        """
+        if self._refusal is not None:
+            self._refuse()
+        limits = self._rows_max, self._bytes_max
+        self._rows_max, self._bytes_max = rows_max, bytes_max
         try:
-            if shape.schema:
-                self._touch_schema()
-            self._cursor.execute(shape.text, params)
-            if keep:
-                rows = draw(self._cursor, self._rows_max, self._bytes_max)
-            else:
-                rows = []
-                for _ in self._cursor:
-                    pass
-            if names is not None:
-                self._check_names(names)
-            self._control(f"RELEASE {_GUARD}")
-        except BaseException as error:
-            self._drop_cursor()
-            try:
-                if isinstance(error, Exception):
-                    self._fail(error, shape.text)
-                raise
-            finally:
-                self._roll_back_to(_GUARD)
-        return rows
-
-    def _query_leniently(self, shape: Shape, params: Params, *, first: bool) -> Rows:
-        """Some text is not UTF-8: fetch text as blobs and decode what can be decoded."""
-        sql = lenient(shape.text, len(shape.columns))
-        cursor = self._connection.cursor()
-        try:
-            found = decode(cursor.execute(sql, params), self._encoding)
-            if first:
-                found = islice(found, 1)
-            return Rows(shape.columns, draw(found, self._rows_max, self._bytes_max))
-        except apsw.SQLError as error:
-            # Not a SELECT, or too large with the wrapping: the first error says more.
-            self._fail(UnicodeDecodeError("utf-8", b"", 0, 0, str(error)), shape.text)
-        except Exception as error:
-            self._fail(error, shape.text)
+            return self._outcome(shape, params)
         finally:
-            cursor.close(True)
+            self._rows_max, self._bytes_max = limits
+
+    def wipe(self) -> None:
+        """Leave an empty database: all tables, the server's too, are gone in one commit. It takes
+        the same time for any size.
+
+        Raises:
+            ConflictError: ``transaction_open``: a transaction cannot undo this.
+        """
+        if self._refusal is not None:
+            self._refuse()
+        connection = self._connection
+        if connection.in_transaction:
+            raise ConflictError("A transaction is open.", code="transaction_open")
+        connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 1)  # VACUUM attaches a file of its own
+        connection.config(apsw.SQLITE_DBCONFIG_RESET_DATABASE, 1)
+        try:
+            self._control("VACUUM")
+        finally:
+            connection.config(apsw.SQLITE_DBCONFIG_RESET_DATABASE, 0)
+            connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)
+            self._undone += 1
+            self._known.clear()
+        self._encoding = str(connection.pragma("encoding"))
+
+    # --- inside --------------------------------------------------------------------------
 
     def _operate(self, operation: OperationLike, read_only: bool) -> Rows | RunResult:
         if self._deadline is not None and self._is_past_deadline():
@@ -283,7 +266,7 @@ class Database(Transactions):
         params: Params = () if operation.params is None else operation.params
         if operation.type == "run":
             if read_only:
-                raise _not_read_only()
+                raise not_read_only()
             return self.run(operation.sql, params)
         call = self.query if operation.type == "query" else self.query_one
         found = call(operation.sql, params, read_only=read_only)
@@ -305,14 +288,3 @@ class Database(Transactions):
     def _on_script_statement(self, cursor: apsw.Cursor, sql: str, bindings: object) -> bool:
         self._check_still_open()
         return True
-
-
-def _check_returns_rows(shape: Shape) -> None:
-    if not shape.columns:
-        raise InvalidRequestError(
-            "The statement returns no rows; use /run.", code="statement_returns_no_rows"
-        )
-
-
-def _not_read_only() -> ForbiddenError:
-    return ForbiddenError("The statement writes, and only reading is allowed.", code="read_only")

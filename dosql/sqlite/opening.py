@@ -44,6 +44,9 @@ _LIMITS = (
     (apsw.SQLITE_LIMIT_PARSER_DEPTH, limits.PARSER_DEPTH_MAX),
 )
 
+MEMORY = ":memory:"
+"""The path of a database that has no file: of `dosql.testing` only, for it has no -wal to log."""
+
 _ANALYSIS_ROWS_MAX = 1_000
 """Rows that ANALYZE looks at per index, so that it ends."""
 
@@ -56,14 +59,14 @@ def open_connection(path: str, vfs: str | None, *, statements_max: int) -> apsw.
     """
     connection = apsw.Connection(path, flags=_FLAGS, vfs=vfs, statementcachesize=statements_max)
     try:
-        _configure(connection)
+        _configure(connection, "memory" if path == MEMORY else "wal")
     except BaseException:
         connection.close(True)
         raise
     return connection
 
 
-def _configure(connection: apsw.Connection) -> None:
+def _configure(connection: apsw.Connection, journal_mode: str) -> None:
     for option, value in _CONFIG:
         if connection.config(option, value) != value:
             raise AssertionError(f"SQLite did not take option {option}")
@@ -75,7 +78,7 @@ def _configure(connection: apsw.Connection) -> None:
     # lock is taken per statement. The host locks the whole data directory.
     connection.pragma("locking_mode", "EXCLUSIVE")
     connection.pragma("synchronous", "OFF")  # the commit log makes writes durable, not SQLite
-    if connection.pragma("journal_mode", "WAL") != "wal":
+    if connection.pragma("journal_mode", "WAL") != journal_mode:
         raise UnavailableError("The database is not in WAL mode.", code="object_recovering")
     connection.wal_autocheckpoint(0)
     connection.pragma("cache_size", -limits.SQLITE_CACHE_KIB)

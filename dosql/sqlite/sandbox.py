@@ -132,7 +132,8 @@ _FILES = frozenset({apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH})
 
 _NO_TRANSACTIONS = Denial(
     "transaction_forbidden",
-    "Transactions cannot be controlled in SQL: use /transaction for several statements at once.",
+    "Transactions cannot be controlled in SQL: use /transaction for several statements at once; "
+    "in the code of an object, ctx.storage.transaction_sync().",
 )
 _NO_SCRIPT_TRANSACTIONS = Denial(
     "transaction_forbidden", "The script runs in a transaction already: leave BEGIN and COMMIT out."

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 STATEMENTS_MAX = 100
 """Prepared statements kept per connection: APSW's own default, about 1 to 5 KB each."""
 
-_UNBOUND: Any = apsw._null_bindings  # type: ignore[attr-defined]  # pyright: ignore
+UNBOUND: Any = apsw._null_bindings  # type: ignore[attr-defined]  # pyright: ignore
 """Stands for any parameters: APSW's own tools inspect statements with it."""
 
 # Space as SQLite knows it. Atomic groups: a comment must not stretch over the SQL after it.
@@ -41,6 +41,10 @@ class Shape(msgspec.Struct, frozen=True):
     """Reads and returns rows: needs no guard."""
     plain_write: bool
     """Writes rows and returns none: SQLite undoes it by itself when it fails."""
+    parameters: int
+    """How many values it takes."""
+    scans: bool | None = None
+    """Its plan steps through a whole table; None: nobody looked yet."""
 
 
 class Inspector:
@@ -61,16 +65,29 @@ class Inspector:
             InvalidRequestError: ``sql_empty``, ``sql_multiple_statements``, ``invalid_encoding``.
             apsw.Error: SQLite, or the sandbox, refused it.
         """
+        shape, rest = self.inspect_first(sql)
+        if rest:
+            raise InvalidRequestError(
+                "Only one statement is allowed; use /transaction for several.",
+                code="sql_multiple_statements",
+            )
+        return shape
+
+    def inspect_first(self, sql: str) -> tuple[Shape, str]:
+        """The same for the first of several; and the text behind it, empty if that is blank."""
         check_text(sql)
         shape = self._prepare(sql, can_cache=True)
         if not self._sandbox.asked:
             # It came out of the cache, so the sandbox saw nothing: ask again.
             shape = self._prepare(sql, can_cache=False)
+        rest = sql[len(shape.text) :]
+        if rest and not is_blank(rest):
+            return shape, rest
         if not self._sandbox.pragma:
             if len(self.known) >= STATEMENTS_MAX:
                 del self.known[next(iter(self.known))]
             self.known[sql] = shape
-        return shape
+        return shape, ""
 
     def _prepare(self, sql: str, *, can_cache: bool) -> Shape:
         cursor = self._connection.cursor()
@@ -79,7 +96,7 @@ class Inspector:
         self._seen.clear()
         self._sandbox.watch()
         try:
-            cursor.execute(sql, _UNBOUND, can_cache=can_cache)
+            cursor.execute(sql, UNBOUND, can_cache=can_cache)
         except apsw.ExecTraceAbort:
             pass  # as `_on_prepared` wants it
         finally:
@@ -90,12 +107,6 @@ class Inspector:
         """APSW's trace: after prepare, before the first step. False: do not run it."""
         if not cursor.has_vdbe:
             raise InvalidRequestError("There is no statement in the SQL text.", code="sql_empty")
-        rest = self._sql[len(text) :]
-        if rest and not is_blank(rest):
-            raise InvalidRequestError(
-                "Only one statement is allowed; use /transaction for several.",
-                code="sql_multiple_statements",
-            )
         sandbox = self._sandbox
         columns = tuple([entry[0] for entry in cursor.get_description()])
         read_only = (cursor.is_readonly or cursor.is_explain > 0) and not sandbox.writes
@@ -108,6 +119,7 @@ class Inspector:
                 schema=sandbox.schema,
                 plain_read=read_only and bool(columns),
                 plain_write=not read_only and not columns and not sandbox.schema,
+                parameters=cursor.bindings_count,
             )
         )
         return False

@@ -61,6 +61,8 @@ def test_both_ways_into_the_server_know_the_same_flags() -> None:
         ([], {}),
         (["--listen", ":1", "--max-open=5"], {"listen": ":1", "max_open": "5"}),
         (["--data-dir", "a", "--data-dir", "b=c"], {"data_dir": "b=c"}),
+        (["--reload", "--app", "m:a"], {"reload": "true", "app": "m:a"}),
+        (["--reload=yes"], None),
         (["--help"], None),
         (["--listen"], None),
         (["--listen", "--max-open"], None),

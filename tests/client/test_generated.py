@@ -25,7 +25,7 @@ def test_the_generated_code_is_not_stale() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["Client", "Tenant", "Transaction"])
+@pytest.mark.parametrize("name", ["Client", "Namespace", "Stub", "Tenant", "Transaction"])
 def test_both_have_the_same_methods_with_the_same_parameters(name: str) -> None:
     renamed = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__"}
     asynchronous = {

@@ -119,7 +119,7 @@ BAD_SETTINGS: list[tuple[dict[str, object], str]] = [
     ({"cors_origins": "*"}, "cors_origins"),
     ({"durability": "bucket"}, "durability"),
     ({"bucket": "s3://x/y"}, "bucket"),
-    ({"app": "module:app"}, "app"),
+    ({"reload": True}, "reload"),
     ({"no_such": 1}, "no_such"),
 ]
 

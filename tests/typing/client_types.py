@@ -9,9 +9,10 @@ from typing import Any, TypedDict, assert_type
 import msgspec
 import pydantic
 
-from dosql.client import AsyncClient, Client, Row, Rows, RunResult
+from dosql.client import AsyncClient, AsyncStub, Client, Row, Rows, RunResult, Stub, SyncResponse
 from dosql.client import operations as op
-from dosql.wire import MigrationReport, TenantInfo, TokenCreated
+from dosql.fetch import Response
+from dosql.wire import MigrationReport, ObjectPage, TenantInfo, TokenCreated
 
 
 @dataclass
@@ -29,6 +30,19 @@ class AsStruct(msgspec.Struct):
 
 class AsModel(pydantic.BaseModel):
     id: int
+
+
+class Room:
+    async def rename(self, title: str, *, by: int = 0) -> AsDataclass:
+        raise NotImplementedError
+
+    def size(self) -> int:
+        raise NotImplementedError
+
+
+class Other:
+    def rename(self, title: str) -> None:
+        raise NotImplementedError
 
 
 async def asynchronous(client: AsyncClient) -> None:
@@ -82,8 +96,34 @@ def synchronous(client: Client) -> None:
     assert_type(client.admin.tenants.list(), Iterator[TenantInfo])
 
 
+async def objects(client: AsyncClient) -> None:
+    rooms = client.namespace("room", Room)
+    lobby = rooms.get_by_name("lobby")
+    assert_type(lobby, AsyncStub[Room])
+    assert_type(await lobby.call(Room.rename, "new", by=1), AsDataclass)
+    assert_type(await lobby.call(Room.size), int)
+    assert_type(await lobby.call("rename", "new"), Any)
+    assert_type(await lobby.rename("new"), Any)
+    assert_type(await lobby.fetch("/", method="POST", body=b"x"), Response)
+    assert_type(await rooms.list("lob"), ObjectPage)
+    assert_type(client.namespace("room").get_by_name("lobby"), AsyncStub[Any])
+
+
+def synchronous_objects(client: Client) -> None:
+    lobby = client.namespace("room", Room).get_by_name("lobby")
+    assert_type(lobby, Stub[Room])
+    assert_type(lobby.call(Room.rename, "new", by=1), AsDataclass)
+    assert_type(lobby.call(Room.size), int)
+    assert_type(lobby.rename("new"), Any)
+    assert_type(lobby.fetch("/"), SyncResponse)
+
+
 def refused(client: Client) -> None:
     acme = client.tenant("acme")
     acme.query("SELECT ?", [object()])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType, reportCallIssue]
     acme.run("SELECT ?", 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     acme.batch([("delete", "x")])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    lobby = client.namespace("room", Room).get_by_name("lobby")
+    lobby.call(Room.rename, 1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    lobby.call(Room.rename, "new", to=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    lobby.call(Other.rename, "new")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]

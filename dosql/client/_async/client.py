@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar, overload
 
 import httpx2
 
 from dosql.client._async.admin import AsyncAdmin
+from dosql.client._async.objects import AsyncNamespace
 from dosql.client._async.tenant import AsyncTenant
 from dosql.client._async.transport import AsyncTransport
+
+T = TypeVar("T")
 
 
 class AsyncClient:
@@ -51,6 +54,22 @@ class AsyncClient:
             InvalidRequestError: ``invalid_tenant_name``.
         """
         return AsyncTenant(self._transport, name)
+
+    @overload
+    def namespace(self, name: str) -> AsyncNamespace[Any]: ...
+    @overload
+    def namespace(self, name: str, kind: type[T]) -> AsyncNamespace[T]: ...
+    def namespace(self, name: str, kind: type[Any] | None = None) -> AsyncNamespace[Any]:
+        """The objects of one class. No request is made.
+
+        With the class itself as ``kind``, or a Protocol that has its methods, results are
+        converted to what the methods are annotated to return, and a method that it has not got
+        is an AttributeError.
+
+        Raises:
+            InvalidRequestError: ``invalid_namespace``.
+        """
+        return AsyncNamespace(self._transport, name, kind)
 
     async def aclose(self) -> None:
         """Close all connections; open transactions are rolled back by the server."""

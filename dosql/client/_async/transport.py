@@ -14,6 +14,8 @@ from dosql.client.errors import (
     Failure,
     failure_from_exception,
     failure_from_reply,
+    is_error,
+    may_be_error,
     outcome_unknown,
 )
 from dosql.clock import Clock, Randomness, SystemClock, SystemRandomness
@@ -125,7 +127,7 @@ class AsyncTransport:
                 headers=call.headers,
                 timeout=max(deadline - self.clock.monotonic(), _TIMEOUT_S_MIN),
             )
-            outcome = await self._attempt(pool, request, stream=stream)
+            outcome = await self._attempt(pool, request, call, stream=stream)
             if isinstance(outcome, httpx2.Response):
                 return outcome
             lost = lost or outcome.kind == "lost"
@@ -136,13 +138,15 @@ class AsyncTransport:
             attempt += 1
 
     async def _attempt(
-        self, pool: httpx2.AsyncClient, request: httpx2.Request, *, stream: bool
+        self, pool: httpx2.AsyncClient, request: httpx2.Request, call: Call, *, stream: bool
     ) -> httpx2.Response | Failure:
         try:
             response = await pool.send(request, stream=stream)
-            if response.is_success:
+            if response.is_success or (call.any_status and not may_be_error(response)):
                 return response
             body = await response.aread()
+            if call.any_status and not is_error(response, body):
+                return response
             await response.aclose()
         except (httpx2.HTTPError, httpx2.StreamError) as exc:
             return failure_from_exception(exc, self.url)

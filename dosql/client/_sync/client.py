@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar, overload
 
 import httpx2
 
 from dosql.client._sync.admin import Admin
+from dosql.client._sync.objects import Namespace
 from dosql.client._sync.tenant import Tenant
 from dosql.client._sync.transport import Transport
+
+T = TypeVar("T")
 
 
 class Client:
@@ -52,6 +55,22 @@ class Client:
             InvalidRequestError: ``invalid_tenant_name``.
         """
         return Tenant(self._transport, name)
+
+    @overload
+    def namespace(self, name: str) -> Namespace[Any]: ...
+    @overload
+    def namespace(self, name: str, kind: type[T]) -> Namespace[T]: ...
+    def namespace(self, name: str, kind: type[Any] | None = None) -> Namespace[Any]:
+        """The objects of one class. No request is made.
+
+        With the class itself as ``kind``, or a Protocol that has its methods, results are
+        converted to what the methods are annotated to return, and a method that it has not got
+        is an AttributeError.
+
+        Raises:
+            InvalidRequestError: ``invalid_namespace``.
+        """
+        return Namespace(self._transport, name, kind)
 
     def close(self) -> None:
         """Close all connections; open transactions are rolled back by the server."""

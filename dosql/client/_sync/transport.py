@@ -15,6 +15,8 @@ from dosql.client.errors import (
     Failure,
     failure_from_exception,
     failure_from_reply,
+    is_error,
+    may_be_error,
     outcome_unknown,
 )
 from dosql.clock import Clock, Randomness, SystemClock, SystemRandomness
@@ -125,7 +127,7 @@ class Transport:
                 headers=call.headers,
                 timeout=max(deadline - self.clock.monotonic(), _TIMEOUT_S_MIN),
             )
-            outcome = self._attempt(pool, request, stream=stream)
+            outcome = self._attempt(pool, request, call, stream=stream)
             if isinstance(outcome, httpx2.Response):
                 return outcome
             lost = lost or outcome.kind == "lost"
@@ -136,13 +138,15 @@ class Transport:
             attempt += 1
 
     def _attempt(
-        self, pool: httpx2.Client, request: httpx2.Request, *, stream: bool
+        self, pool: httpx2.Client, request: httpx2.Request, call: Call, *, stream: bool
     ) -> httpx2.Response | Failure:
         try:
             response = pool.send(request, stream=stream)
-            if response.is_success:
+            if response.is_success or (call.any_status and not may_be_error(response)):
                 return response
             body = response.read()
+            if call.any_status and not is_error(response, body):
+                return response
             response.close()
         except (httpx2.HTTPError, httpx2.StreamError) as exc:
             return failure_from_exception(exc, self.url)

@@ -1,0 +1,127 @@
+"""The catalog's tables, as migrations, and their rows, as values."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from dosql.log.records import ObjectKey
+from dosql.sqlite.migrations import Migration
+from dosql.wire import SqlValue
+
+_SCHEMA = """
+CREATE TABLE objects(
+  namespace TEXT NOT NULL,
+  name TEXT NOT NULL,
+  id BLOB NOT NULL,
+  incarnation INTEGER NOT NULL,
+  created_at_ms INTEGER NOT NULL,
+  last_used_at_ms INTEGER NOT NULL,
+  size_bytes INTEGER NOT NULL DEFAULT 0,
+  schema_version INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (namespace, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE tokens(
+  id TEXT PRIMARY KEY,
+  hash BLOB NOT NULL,
+  namespace TEXT NOT NULL,
+  name TEXT NOT NULL,
+  access TEXT NOT NULL,
+  created_at_ms INTEGER NOT NULL,
+  expires_at_ms INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tokens_by_name ON tokens(namespace, name);
+"""
+_OBJECTS_BY_ID = """
+CREATE TABLE objects_by_id(
+  namespace TEXT NOT NULL,
+  id BLOB NOT NULL,
+  name TEXT,
+  incarnation INTEGER NOT NULL,
+  created_at_ms INTEGER NOT NULL,
+  last_used_at_ms INTEGER NOT NULL,
+  size_bytes INTEGER NOT NULL DEFAULT 0,
+  schema_version INTEGER NOT NULL DEFAULT 0,
+  alarm_at_ms INTEGER,
+  PRIMARY KEY (namespace, id),
+  UNIQUE (namespace, name)
+) STRICT, WITHOUT ROWID;
+INSERT INTO objects_by_id
+  SELECT namespace, id, name, incarnation, created_at_ms, last_used_at_ms, size_bytes,
+    schema_version, NULL
+  FROM objects;
+DROP TABLE objects;
+ALTER TABLE objects_by_id RENAME TO objects;
+CREATE INDEX objects_by_alarm ON objects(alarm_at_ms) WHERE alarm_at_ms IS NOT NULL;
+"""
+CATALOG_MIGRATIONS = (
+    Migration(1, "001_catalog", _SCHEMA, hashlib.sha256(_SCHEMA.encode()).hexdigest()),
+    Migration(
+        2, "002_objects_by_id", _OBJECTS_BY_ID, hashlib.sha256(_OBJECTS_BY_ID.encode()).hexdigest()
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectEntry:
+    """One object; those with a unique id have no name."""
+
+    name: str | None
+    key: ObjectKey
+    created_at_ms: int
+    last_used_at_ms: int
+    size_bytes: int = 0
+    schema_version: int = 0
+    alarm_at_ms: int | None = None
+    """Not later than the object's earliest alarm; None: it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(ObjectEntry):
+    """One named object."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEntry:
+    """One token; ``hash`` is SHA-256 of its text."""
+
+    id: str
+    hash: bytes
+    name: str
+    access: str
+    created_at_ms: int
+    expires_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What changed about a sleeping or running object that no reply waits for."""
+
+    last_used_at_ms: int
+    size_bytes: int
+    schema_version: int
+
+
+def entry_from_row(row: tuple[SqlValue, ...]) -> ObjectEntry:
+    """In the order of the columns of `Catalog`'s SELECT."""
+    name, id, incarnation, created, used, size, version, alarm = row
+    assert name is None or isinstance(name, str)
+    assert isinstance(id, bytes) and isinstance(incarnation, int)
+    assert isinstance(created, int) and isinstance(used, int)
+    assert isinstance(size, int) and isinstance(version, int)
+    assert alarm is None or isinstance(alarm, int)
+    key = ObjectKey(id, incarnation)
+    if name is None:
+        return ObjectEntry(None, key, created, used, size, version, alarm)
+    return Entry(name, key, created, used, size, version, alarm)
+
+
+def token_from_row(row: tuple[SqlValue, ...]) -> TokenEntry:
+    """As `entry_from_row`."""
+    id, hash, name, access, created, expires = row
+    assert isinstance(id, str) and isinstance(hash, bytes) and isinstance(name, str)
+    assert isinstance(access, str) and isinstance(created, int)
+    assert expires is None or isinstance(expires, int)
+    return TokenEntry(id, hash, name, access, created, expires)

@@ -1,0 +1,84 @@
+"""Event: one thing that happens to an object: a call, a request, a frame, an alarm.
+
+An event knows which event caused it, also in another object, so that a wait that could never end
+is found before it begins: see `check_deadlock`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from dosql.bookmarks import Bookmark
+from dosql.errors import ConflictError
+
+if TYPE_CHECKING:
+    from dosql.objects.activation import Activation
+    from dosql.objects.sections import Section
+
+current_event: ContextVar[Event | None] = ContextVar("dosql_event", default=None)
+"""The event whose code runs here; tasks that it starts inherit it."""
+
+
+class Event:
+    """Made when it arrives at the object, before it has its turn."""
+
+    __slots__ = (
+        "activation",
+        "blocked_at",
+        "bookmark",
+        "cause",
+        "holds_turn",
+        "section",
+        "txid",
+    )
+
+    def __init__(
+        self, activation: Activation, cause: Event | None, section: Section | None = None
+    ) -> None:
+        self.activation = activation
+        self.cause = cause
+        """The event that made the call; None for one from outside."""
+        self.section = section
+        """The critical section that this event is the body of."""
+        self.holds_turn = False
+        """It has the turn for its first step, which has not begun yet."""
+        self.txid = 0
+        """What its reply must wait for, as of its newest step."""
+        self.bookmark: Bookmark = activation.ground.bookmark
+        """The state after its newest step."""
+        self.blocked_at: list[Activation] = []
+        """Where this event, or one that it caused, waits for a turn."""
+
+    def line(self) -> Iterator[Event]:
+        """This event, and those that led to it."""
+        event: Event | None = self
+        while event is not None:
+            yield event
+            event = event.cause
+
+
+def check_deadlock(event: Event) -> None:
+    """Refuse to wait for a turn that is held, directly or by way of other objects, by a critical
+    section which itself waits for this event.
+
+    Raises:
+        ConflictError: ``object_deadlock``.
+    """
+    line = set(event.line())
+    seen: set[Activation] = set()
+    places = [event.activation]
+    while places:
+        place = places.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        for holder in place.critical_events:
+            if holder in line:
+                raise ConflictError(
+                    "The call waits for a critical section (block_concurrency_while or "
+                    "transaction) that waits for the call.",
+                    code="object_deadlock",
+                )
+            places += holder.blocked_at

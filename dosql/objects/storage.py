@@ -1,0 +1,147 @@
+"""ObjectStorage: ``ctx.storage``, everything an object keeps, in its own SQLite database.
+
+Storage calls act at once, whether they are awaited or not: an ``await`` on one never lets another
+event in. What is written between two real waits is one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import TypeVar
+
+from dosql.objects.activation import Activation
+from dosql.objects.alarm_store import AlarmStore
+from dosql.objects.alarms import Alarms, time_ms
+from dosql.objects.kv import AsyncKV, SyncKV
+from dosql.objects.kv_store import KeyValueStore
+from dosql.objects.settled import Settled
+from dosql.objects.sql import Sql
+
+T = TypeVar("T")
+_SINGLE = ""
+"""The name of the alarm that `ObjectStorage.set_alarm` sets."""
+
+
+class _RolledBack(BaseException):
+    """Ends a transaction that its own code gave up, without an error for anybody."""
+
+
+class Transaction(AsyncKV):
+    """What `ObjectStorage.transaction` passes on. All of ``ctx.storage`` takes part in the
+    transaction; this adds `rollback`."""
+
+    def __init__(self, entries: KeyValueStore) -> None:
+        super().__init__(entries)
+        self.rolled_back = False
+
+    def rollback(self) -> None:
+        """Undo everything when the function of the transaction ends; a second time, nothing."""
+        self.rolled_back = True
+
+
+class ObjectStorage(AsyncKV):
+    """The faces of one database: ``sql``, ``kv``, ``alarms``, and Cloudflare's methods."""
+
+    def __init__(
+        self,
+        activation: Activation,
+        *,
+        entries: KeyValueStore,
+        sql: Sql,
+        alarms: Alarms,
+        alarm_store: AlarmStore,
+    ) -> None:
+        super().__init__(entries)
+        self.kv = SyncKV(entries)
+        """`get`, `put`, `delete`, `list` that need no ``await``."""
+        self.sql = sql
+        self.alarms = alarms
+        """Alarms with names, and recurring ones."""
+        self._activation = activation
+        self._entries = entries
+        self._alarms = alarm_store
+
+    # --- transactions -------------------------------------------------------------------------
+
+    async def transaction(self, body: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run ``body`` so that all it writes is kept when it returns, and undone when it raises or
+        calls ``txn.rollback()``. No other event of the object runs meanwhile. May be nested.
+
+        Raises:
+            Exception: what ``body`` raised.
+            ObjectResetError: it took longer than 30 s, or could not be committed.
+        """
+        txn = Transaction(self._entries)
+        values: list[T] = []
+
+        async def run() -> None:
+            values.append(await body(txn))
+            if txn.rolled_back:
+                raise _RolledBack
+
+        try:
+            await self._activation.transaction(run)
+        except _RolledBack:
+            pass
+        return values[0]
+
+    def transaction_sync(self, body: Callable[[], T]) -> T:
+        """Run a plain function so that what it writes is undone if it raises. May be nested.
+
+        Raises:
+            ConflictError: ``transaction_not_sync``: it returned something to await.
+        """
+        return self._activation.transaction_sync(body)
+
+    async def sync(self) -> None:
+        """Return when everything written so far is durable: before a side effect that dosql does
+        not see, such as a request to somebody else's server.
+
+        Raises:
+            ConflictError: ``transaction_open``: inside a transaction that could not be.
+            DosqlError: it is not to be.
+        """
+        self._activation.not_in_transaction("sync()")
+        await self._activation.synced()
+
+    def delete_all(self, *, allow_unconfirmed: bool = False) -> Settled[None]:
+        """Delete everything at once: tables, keys, alarms. Nothing is left of the database; an
+        object that stores nothing ceases to exist when it leaves memory.
+
+        Raises:
+            ConflictError: ``transaction_open``: not possible in a transaction.
+        """
+        self._activation.not_in_transaction("delete_all()")
+        self._activation.wipe(confirmed=not allow_unconfirmed)
+        return Settled(None)
+
+    # --- alarms -------------------------------------------------------------------------------
+
+    def set_alarm(self, at: int | datetime) -> Settled[None]:
+        """Have ``alarm()`` called at this time: ms since the epoch, or an aware datetime.
+        Replaces the one that was set. See `Alarms.schedule` for more than one.
+
+        Raises:
+            InvalidRequestError: ``invalid_alarm_time``; ``no_alarm_handler``: the class has no
+                ``alarm`` method.
+        """
+        self._alarms.set(_SINGLE, time_ms(at))
+        return Settled(None)
+
+    def get_alarm(self) -> Settled[int | None]:
+        """When ``alarm()`` will be called, in ms since the epoch; None: no alarm is set, or it is
+        just being handled."""
+        row = self._alarms.get(_SINGLE)
+        return Settled(None if row is None else row.scheduled_ms)
+
+    def delete_alarm(self) -> Settled[None]:
+        """Do not call ``alarm()``; one that runs already is not stopped."""
+        self._alarms.delete(_SINGLE)
+        return Settled(None)
+
+    # --- points in time -----------------------------------------------------------------------
+
+    def get_current_bookmark(self) -> Settled[str]:
+        """The name of the state as it is now, the current event's writes included."""
+        return Settled(str(self._activation.current_bookmark))

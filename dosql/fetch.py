@@ -21,7 +21,7 @@ __all__ = ["Headers", "Request", "Response"]
 
 T = TypeVar("T")
 Body = str | bytes | None
-StreamBody = AsyncIterable[bytes] | AsyncIterable[str]
+StreamBody = AsyncIterable[bytes | str]
 
 ORIGIN = "http://object"
 """Of a request that was made from a path alone."""

@@ -96,5 +96,3 @@ def _problem(name: str) -> str | None:
     if _LIKE_AN_ID.fullmatch(name):
         return "is not @ and 64 hex digits, which stand for an id"
     return None
-
-

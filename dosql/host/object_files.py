@@ -81,7 +81,9 @@ class ObjectFiles:
 
     # --- file work ----------------------------------------------------------------------------
 
-    def open(self, key: ObjectKey, migrations: tuple[Migration, ...] | None) -> tuple[Path, Database, int]:
+    def open(
+        self, key: ObjectKey, migrations: tuple[Migration, ...] | None
+    ) -> tuple[Path, Database, int]:
         """The database, with its schema up to date, and what its file holds. ``migrations``:
         None leaves the schema as it is.
 

@@ -56,10 +56,10 @@ class EarliestAlarm:
     def before_commit(self, db: Database) -> None:
         """In every step that wrote, before its commit. Whatever ``note`` raises must undo it."""
         if self._store.touched:
-            self._store.touched = False
             at_ms = alarm_table.earliest(db)
             if at_ms is not None and (self.noted_ms is None or at_ms < self.noted_ms):
                 self._tell(at_ms)
+            self._store.touched = False
 
     def settle(self, db: Database) -> None:
         """Within a turn, with nothing open and everything durable: make the index exact."""

@@ -116,27 +116,6 @@ class Alarms:
         """Every alarm, in name order; that of ``set_alarm`` first, its name is empty."""
         return [_scheduled(row) for row in self._store.all()]
 
-    # --- the one without a name: ``ctx.storage.set_alarm`` and its like ------------------------
-
-    def set_single(self, at: AlarmTime, *, confirmed: bool = True) -> None:
-        """Raises as `schedule`."""
-        self._store.set("", time_ms(at), confirmed=confirmed)
-
-    def get_single(self) -> int | None:
-        """The time it was set for, in ms since the Unix epoch; as `get`."""
-        row = self._store.get("")
-        return None if row is None else row.scheduled_ms
-
-    def delete_single(self, *, confirmed: bool = True) -> None:
-        """As `delete`."""
-        self._store.delete("", confirmed=confirmed)
-
-    def forget(self) -> None:
-        """The database was emptied: its alarms went with it."""
-        self._store.touched = True
-
-    # --- inside ---------------------------------------------------------------------------------
-
     def _after(self, after: float | timedelta) -> int:
         seconds = after.total_seconds() if isinstance(after, timedelta) else after
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):

@@ -25,6 +25,8 @@ AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}", re.ASCII)
 _WORD_BEGINS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", re.ASCII)
+_REGISTERED = "_dosql_registered"
+"""Attribute of a class that some app has registered: a module may have several apps."""
 _RESERVED = frozenset({"tenant-database"})
 
 
@@ -176,7 +178,7 @@ class App:
         classes = {registration.cls for registration in self._registrations.values()}
         for module in {*modules, *(cls.__module__ for cls in classes)}:
             for cls in _defined_in(module):
-                if not any(issubclass(registered, cls) for registered in classes):
+                if _REGISTERED not in vars(cls) and not any(issubclass(c, cls) for c in classes):
                     raise _invalid(
                         f"{module}.{cls.__qualname__} is a DurableObject that no app has "
                         f"registered: write @app.durable_object above `class {cls.__name__}`, or "
@@ -214,6 +216,7 @@ class App:
                     f"{other.cls.__qualname__} and {cls.__qualname__} would both be the namespace "
                     f'{other.namespace!r}: give one of them a name: @app.durable_object(name="...")'
                 )
+        setattr(cls, _REGISTERED, True)
         self._registrations[namespace] = Registration(namespace, binding, cls)
         return cls
 

@@ -132,6 +132,7 @@ class Life:
             NotFoundError: ``no_fetch_handler``.
             DosqlError: what the handler raised; ObjectError if it is none of ours.
         """
+
         async def run() -> Response:
             response = self.handler("fetch")(request)
             if inspect.isawaitable(response):

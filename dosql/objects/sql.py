@@ -25,8 +25,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-DictRow = dict[str, SqlValue]
-"""Column name to value; of columns with the same name the last one counts."""
+DictRow = dict[str, Any]
+"""Column name to value (None, int, float, str or bytes); of columns with the same name the last
+one counts."""
 
 
 class Next(TypedDict, Generic[R]):
@@ -92,7 +93,7 @@ class Cursor(Iterator[R_co]):
         row: R_co = self._shape(rows[0])
         return row
 
-    def raw(self) -> Iterator[Row]:
+    def raw(self) -> Iterator[tuple[Any, ...]]:
         """The rows that are left as tuples, one value for each of `column_names`. It takes them
         from the cursor: both are at the same row."""
         return self._rows

@@ -10,6 +10,7 @@ import apsw
 
 from dosql.errors import (
     BudgetError,
+    ConflictError,
     ConstraintError,
     CorruptError,
     DosqlError,
@@ -35,6 +36,11 @@ _CONSTRAINTS = {
 }
 
 _FIXED: dict[type[Exception], tuple[type[DosqlError], str, str]] = {
+    apsw.AbortError: (
+        ConflictError,
+        "transaction_aborted",
+        "The statement was ended by the rollback of its transaction.",
+    ),
     apsw.BusyError: (OverloadedError, "object_busy", "The database is in use."),
     apsw.CantOpenError: (
         UnavailableError,

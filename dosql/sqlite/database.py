@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 import apsw
 
-from dosql.errors import BudgetError, ConflictError, DosqlError
+from dosql.errors import BudgetError, ConflictError, DosqlError, OverloadedError, SqlError
 from dosql.limits import SQL_BYTES_MAX
 from dosql.sqlite.connection import DatabaseLimits
 from dosql.sqlite.execution import Execution, Outcome, check_returns_rows, not_read_only
@@ -241,6 +241,7 @@ class Database(Execution):
 
         Raises:
             ConflictError: ``transaction_open``: a transaction cannot undo this.
+            OverloadedError: ``object_busy``: an iterator is open; the iterator ends.
         """
         if self._refusal is not None:
             self._refuse()
@@ -251,12 +252,18 @@ class Database(Execution):
         connection.config(apsw.SQLITE_DBCONFIG_RESET_DATABASE, 1)
         try:
             self._control("VACUUM")
+        except SqlError as error:
+            raise OverloadedError(
+                "A statement that is still being read stands in the way.", code="object_busy"
+            ) from error
         finally:
             connection.config(apsw.SQLITE_DBCONFIG_RESET_DATABASE, 0)
             connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)
             self._undone += 1
             self._known.clear()
-        self._encoding = str(connection.pragma("encoding"))
+        self._encoding = str(self.internal_query("PRAGMA encoding")[0][0])
+        with self.transaction():
+            pass  # VACUUM calls no commit hook; who counts commits by it is to see this one
 
     # --- inside --------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ class MemoryGrounds:
         self._clock = clock
         self._awake: dict[ObjectKey, MemoryGround] = {}
         self._moving: dict[ObjectKey, asyncio.Task[None]] = {}
+        self._killed: DosqlError | None = None
 
     def __len__(self) -> int:
         """How many objects are awake."""
@@ -39,6 +40,8 @@ class MemoryGrounds:
     async def ground(self, key: ObjectKey) -> MemoryGround:
         """See `Grounds`."""
         await asyncio.sleep(0)  # the file of a real one is opened on a thread
+        if self._killed is not None:
+            raise type(self._killed)(self._killed.message, code=self._killed.code)
         while (ground := self._awake.get(key)) is None:
             move = self._move_of(key)
             if move is None:
@@ -62,8 +65,10 @@ class MemoryGrounds:
         if move is not None:
             await asyncio.shield(move)
 
-    def break_all(self, error: DosqlError) -> None:
-        """End every object's life, as the end of the process does."""
+    def kill(self, error: DosqlError) -> None:
+        """End every object's life, and wake none any more, as the end of the process does."""
+        self._killed = error
+        self.log.end()
         for ground in self.all():
             ground.break_(error)
 

@@ -93,6 +93,8 @@ class MemoryLog:
 
     def acknowledge(self) -> None:
         """The second half of `flush`."""
+        if self._crashed:
+            return
         written, self._written = self._written, {}
         flushes, self._current = self._current, []
         for source, txid in written.items():
@@ -114,9 +116,13 @@ class MemoryLog:
         for flush in flushes:
             flush.resolve(error)
 
-    def crash(self) -> MemoryLog:
-        """End this log, as a power loss does: the log that the next host finds."""
+    def end(self) -> None:
+        """Nothing becomes durable any more, as after a power loss."""
         self._crashed = True
+
+    def crash(self) -> MemoryLog:
+        """`end` this log: the one that the next host finds."""
+        self.end()
         return MemoryLog(self.images)
 
     # --- for the host -------------------------------------------------------------------------

@@ -14,8 +14,6 @@ from dosql import (
     App,
     DosqlError,
     DurableObject,
-    FetchContext,
-    MessageEvent,
     Request,
     Response,
     WebSocket,
@@ -45,7 +43,7 @@ class Counter(DurableObject):
         self.sessions.add(server)
         server.send(json.dumps({"type": "update", "value": self.value}))
 
-        def on_message(event: MessageEvent) -> None:
+        def on_message(event: Any) -> None:
             try:
                 data = json.loads(event.data)
             except (ValueError, RecursionError):
@@ -73,7 +71,7 @@ class Counter(DurableObject):
 
 
 @app.fetch
-async def fetch(request: Request, env: Any, ctx: FetchContext) -> Response:
+async def fetch(request: Request, env: Any, ctx: Any) -> Response:
     if request.path == "/api/counter/ws":
         counter = env.COUNTER.get_by_name("default")
         response: Response = await counter.fetch(request.replace(path="/ws"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,19 +11,14 @@ from dosql.sqlite.database import Database
 from tests.support.hosts import crashed, execute, running_host, settings, tenant_with_items
 
 FILL = "INSERT INTO items(value) SELECT hex(randomblob(500)) || value FROM json_each(?)"
+TABLES = "SELECT name FROM sqlite_schema WHERE tbl_name NOT LIKE '@_dosql%' ESCAPE '@'"
+"""Without those that the host makes for every tenant when it wakes it."""
 ROWS = "[" + ", ".join(str(number) for number in range(200)) + "]"
 
 
-def wiping(*then: str) -> Any:
-    """Work that wipes, and runs some statements after it."""
-
-    def work(db: Database) -> bytes:
-        db.wipe()
-        for sql in then:
-            db.run(sql)
-        return b"null"
-
-    return work
+def wipe(db: Database) -> bytes:
+    db.wipe()
+    return b"null"
 
 
 @pytest.mark.parametrize("checkpointed", [False, True], ids=["in the log", "in the file"])
@@ -37,12 +31,12 @@ async def test_a_wipe_survives_a_kill(tmp_path: Path, checkpointed: bool) -> Non
         await host.close()
         host = await Host.start(settings(tmp_path))
         tenant = host.tenants.get("acme")
-    await tenant.call(wiping())
+    await tenant.call(wipe)
     await crashed(host)
     async with running_host(tmp_path) as host:
         tenant = host.tenants.get("acme")
-        assert await execute(tenant, "SELECT name FROM sqlite_schema") == []
-        assert await execute(tenant, "PRAGMA page_count") == [[1]]
+        assert await execute(tenant, TABLES) == []
+        assert (await execute(tenant, "PRAGMA page_count"))[0][0] < 6
         await execute(tenant, "CREATE TABLE again (a)")
         await execute(tenant, "INSERT INTO again VALUES (1)")
     async with running_host(tmp_path) as host:
@@ -68,5 +62,6 @@ async def test_what_is_written_before_and_after_a_wipe_in_one_batch_is_redone_in
     await crashed(host)
     async with running_host(tmp_path) as host:
         tenant = host.tenants.get("acme")
-        assert await execute(tenant, "SELECT name, a FROM sqlite_schema, again") == [["again", 1]]
+        assert await execute(tenant, TABLES) == [["again"]]
+        assert await execute(tenant, "SELECT a FROM again") == [[1]]
         assert await execute(tenant, "PRAGMA integrity_check") == [["ok"]]

@@ -62,7 +62,7 @@ class Board(Mixin, Base):
         return n
 
     def later(self) -> Awaitable[int]:
-        return self.wrapped(1)
+        raise NotImplementedError
 
     def much_later(self) -> Coroutine[Any, Any, str]:
         raise NotImplementedError

@@ -16,8 +16,6 @@ import pytest
 from dosql import Request, Response
 from dosql.errors import ConflictError, NotFoundError
 from dosql.patterns import BaseDurableObject
-from dosql.testing import SimpleState
-from examples.object_patterns import test_my_object
 from examples.object_patterns.app import app as patterns_app
 from examples.object_patterns.notebook import DAY_MS
 from tests.support.examples import (
@@ -90,6 +88,8 @@ class Shelf(BaseDurableObject):
 
 
 async def shelf(path: str) -> tuple[int, Any]:
+    from dosql.testing import SimpleState
+
     response = await Shelf(SimpleState(), {}).fetch(Request(f"http://test{path}"))
     return response.status, await response.json()
 
@@ -111,6 +111,8 @@ async def test_seed_3_1_replies_and_concurrency() -> None:
 
 
 async def test_seed_3_1_on_initialize_runs_once_and_before_everything_else() -> None:
+    from dosql.testing import SimpleState
+
     state = SimpleState()
     obj = Shelf(state, {})
     for _ in range(3):
@@ -272,38 +274,45 @@ async def test_seed_3_17_the_chat_client_stays_in_the_room(tmp_path: Path) -> No
     """It connects, talks, and after a crash of the server comes back and has missed nothing."""
     from examples.object_patterns.chat_client import ChatClient
 
-    async def seen(lines: list[str], line: str) -> None:
-        while line not in lines:
-            await asyncio.sleep(0.01)
+    class Shown:
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+            self._queue: asyncio.Queue[str] = asyncio.Queue()
+
+        def add(self, line: str) -> None:
+            self.lines.append(line)
+            self._queue.put_nowait(line)
+
+        async def until(self, line: str) -> None:
+            while await self._queue.get() != line:
+                pass
 
     with running(APP, tmp_path) as server:
-        lines: dict[str, list[str]] = {"ada": [], "bob": []}
+        for_ada, for_bob = Shown(), Shown()
         url = server.url.replace("http", "ws", 1).rstrip("/")
-        clients = {user: ChatClient(url, shown.append) for user, shown in lines.items()}
-        ada, bob = clients["ada"], clients["bob"]
+        ada, bob = ChatClient(url, for_ada.add), ChatClient(url, for_bob.add)
         async with asyncio.timeout(30):
-            staying = [asyncio.create_task(ada.connect("lobby", "ada"))]
+            ada_stays = asyncio.create_task(ada.connect("lobby", "ada"))
             await ada.connected.wait()
-            staying.append(asyncio.create_task(bob.connect("lobby", "bob")))
-            await seen(lines["ada"], "bob joined the room")
+            bob_stays = asyncio.create_task(bob.connect("lobby", "bob"))
+            await for_ada.until("bob joined the room")
             await bob.send_message("Hello")
-            await seen(lines["ada"], "bob: Hello")
-            staying.pop().cancel()
-            await seen(lines["ada"], "bob left the room")
+            await for_ada.until("bob: Hello")
+            bob_stays.cancel()
+            await for_ada.until("bob left the room")
             await ada.send_message("Still here")
-            await seen(lines["ada"], "ada: Still here")
+            await for_ada.until("ada: Still here")
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(server.restart)
-            for client in clients.values():
-                client.url = server.url.replace("http", "ws", 1).rstrip("/")
-            staying.append(asyncio.create_task(bob.connect("lobby", "bob")))
-            await seen(lines["bob"], "ada: Still here")
+            ada.url = bob.url = server.url.replace("http", "ws", 1).rstrip("/")
+            bob_stays = asyncio.create_task(bob.connect("lobby", "bob"))
+            await for_bob.until("ada: Still here")
             await bob.send_message("Back again")
-            await seen(lines["ada"], "bob: Back again")
-            for task in staying:
-                task.cancel()
-        assert lines["ada"][:2] == ["Connected to room", "Joined room: ada"]
-        assert lines["bob"].count("bob: Hello") == 1
+            await for_ada.until("bob: Back again")
+            for stays in (ada_stays, bob_stays):
+                stays.cancel()
+        assert for_ada.lines[:2] == ["Connected to room", "Joined room: ada"]
+        assert for_bob.lines.count("bob: Hello") == 1
 
 
 def test_seed_3_17_the_chat_program_runs(patterns: ServerProcess, name: str) -> None:
@@ -447,6 +456,8 @@ def test_seed_3_31_a_put_that_nobody_awaits_is_kept(tmp_path: Path) -> None:
 
 async def test_seed_3_20_an_object_is_tested_without_a_server() -> None:
     """The test that the example shows."""
+    from examples.object_patterns import test_my_object
+
     await test_my_object.test_it_counts()
     await test_my_object.test_it_knows_nothing_else()
 

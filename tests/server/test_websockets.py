@@ -45,6 +45,7 @@ class Site:
         self.may_end: asyncio.Event | None = None
         self.failures: list[Exception] = []
         self.port = 0
+        self.raw_sockets: list[RawSocket] = []
 
     def accept(self) -> Response:
         client, server = WebSocketPair()
@@ -97,9 +98,10 @@ class Site:
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/"
 
-    async def raw(self) -> RawSocket:
-        socket = await RawSocket.connect("127.0.0.1", self.port, "/")
-        assert socket.head.startswith(b"HTTP/1.1 101 ")
+    async def raw(self, **options: Any) -> RawSocket:
+        """A client that does only what it is told to."""
+        socket = await RawSocket.connect("127.0.0.1", self.port, "/", **options)
+        self.raw_sockets.append(socket)
         return socket
 
 
@@ -123,7 +125,12 @@ async def site() -> AsyncIterator[Site]:
     await server.startup()
     site.port = server.servers[0].sockets[0].getsockname()[1]
     yield site
+    for socket in site.raw_sockets:
+        socket.transport.abort()
+        await socket.over
     await server.shutdown()
+    await site.wait_for(lambda: not server.server_state.connections)
+    await asyncio.sleep(0)  # transports end in the turn after
 
 
 async def opened(site: Site) -> ClientConnection:
@@ -213,7 +220,7 @@ async def test_frames_before_the_end_of_the_handshake_are_refused(site: Site) ->
         await site(scope, receive, send)
 
     site.server.config.loaded_app = slow  # type: ignore[attr-defined]
-    connecting = asyncio.ensure_future(RawSocket.connect("127.0.0.1", site.port, "/"))
+    connecting = asyncio.ensure_future(site.raw())
     connections: set[Any] = site.server.server_state.connections  # type: ignore[attr-defined]
     await site.wait_for(lambda: any(getattr(one, "handshake_initiated", 0) for one in connections))
     (protocol,) = connections
@@ -322,11 +329,8 @@ async def test_pings_are_answered_without_the_object(site: Site) -> None:
 
 async def test_the_server_pings_and_a_living_client_stays(site: Site) -> None:
     pinged = asyncio.Event()
-    socket = await RawSocket.connect(
-        "127.0.0.1",
-        site.port,
-        "/",
-        on_message=lambda socket, opcode, payload: pinged.set() if opcode == 9 else None,
+    socket = await site.raw(
+        on_message=lambda socket, opcode, payload: pinged.set() if opcode == 9 else None
     )
     for _ in range(3):
         pinged.clear()

@@ -6,16 +6,22 @@ transaction. The durable state of an object is always that after its first k uni
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 Effect = list[Any]
 """``["put", key, value]``, ``["delete", key]``, ``["row", text]``, ``["alarm", name, ms]``,
-``["no alarm", name]``, ``["fired", name, ms]``."""
+``["alarm again", name, ms]`` (the running one, when a later one is deleted), ``["no alarm", name]``,
+``["fired", name, ms]``."""
 
 
 class Violation(AssertionError):
     """A promise was broken."""
+
+
+class AskedForError(Exception):
+    """What a script raises because it says so."""
 
 
 @dataclass
@@ -34,7 +40,7 @@ class State:
                 self.kv.pop(key, None)
             case ["row", text]:
                 self.rows.append(text)
-            case ["alarm", name, at_ms]:
+            case ["alarm" | "alarm again", name, at_ms]:
                 self.alarms[name] = at_ms
             case ["no alarm", name]:
                 self.alarms.pop(name, None)
@@ -59,19 +65,31 @@ class Unit:
 
 
 class Life:
-    """The model of one life of an object in memory, from the state it woke with."""
+    """The model of one life of an object in memory, from the state it woke with.
 
-    def __init__(self, name: str, units: list[Unit]) -> None:
+    ``violated`` makes, and remembers, the error for a broken promise: the object's code is no
+    place from which an exception would surely be seen.
+    """
+
+    def __init__(
+        self, name: str, units: list[Unit], violated: Callable[[str], Violation]
+    ) -> None:
         self.name = name
+        self.violated = violated
         self.units = units
         self.over = False
         """None of its code may run any more: it was reset, or replaced by a newer life."""
         self.may_lose = False
         """Something happened that undoes what is not durable."""
+        self.blocked_s = 0.0
+        """How long there has been a critical section."""
         self.now = State()
         for unit in units:
             for effect in unit.effects:
                 self.now.apply(effect)
+        self.running: dict[str, int] = {}
+        """Alarms whose handlers run, and the times they were set for: gone for the object's code,
+        and stored all the same, until the handler has ended."""
         self._open: list[tuple[int, State]] = []
         self._holders: list[str] = []
 
@@ -80,14 +98,14 @@ class Life:
     def step(self, who: str) -> None:
         """Code of ``who`` runs now."""
         if self.over:
-            raise Violation(f"{self.name}: {who} runs in a life that is over")
+            raise self.violated(f"{self.name}: {who} runs in a life that is over")
         if self._holders and who != self._holders[-1]:
-            raise Violation(
+            raise self.violated(
                 f"{self.name}: {who} runs while {self._holders[-1]} has a critical section"
             )
 
     def change(self, who: str, unit: Unit, *, joins: bool) -> None:
-        """Code of ``who`` made these changes in its present step; ``joins``: not the first there."""
+        """Code of ``who`` made these changes in its step; ``joins``: they are not its first."""
         self.step(who)
         for effect in unit.effects:
             self.now.apply(effect)
@@ -103,7 +121,7 @@ class Life:
         """A critical section of ``who`` begins, within that of ``outer``."""
         holder = self._holders[-1] if self._holders else None
         if self.over or holder != outer:
-            raise Violation(f"{self.name}: {who} enters a critical section within that of {holder}")
+            raise self.violated(f"{self.name}: {who} enters a critical section within that of {holder}")
         self._holders.append(who)
 
     def leave(self) -> None:
@@ -135,15 +153,16 @@ class Life:
 
     # --- what the outside sees ----------------------------------------------------------------
 
-    def compare(self, who: str, stored: State, *, running: str | None = None) -> None:
-        """What is stored is what was done. The alarm ``running`` is neither set nor gone."""
+    def compare(self, who: str, stored: State) -> None:
+        """What is stored is what was done."""
         expected = self.now
-        if running is not None:
-            expected = self.now.copy()
-            expected.alarms.pop(running, None)
-            stored.alarms.pop(running, None)
+        if self.running:
+            expected = expected.copy()
+            for name, at_ms in self.running.items():
+                if expected.alarms.get(name) == at_ms:
+                    del expected.alarms[name]
         if stored != expected:
-            raise Violation(f"{self.name}: {who} finds {stored} instead of {expected}")
+            raise self.violated(f"{self.name}: {who} finds {stored} instead of {expected}")
 
     @property
     def position(self) -> int:
@@ -168,16 +187,16 @@ class Life:
         for unit in units:
             found = durable.intersection(unit.ids)
             if found and len(found) < len(unit.ids):
-                raise Violation(f"{self.name}: half of {unit} is durable: {sorted(found)}")
+                raise self.violated(f"{self.name}: half of {unit} is durable: {sorted(found)}")
             if found and lost is not None:
-                raise Violation(f"{self.name}: {unit} is durable, {lost} before it is not")
+                raise self.violated(f"{self.name}: {unit} is durable, {lost} before it is not")
             if found:
                 kept.append(unit)
             else:
                 lost = lost or unit
         unknown = durable - {id for unit in units for id in unit.ids}
         if unknown:
-            raise Violation(f"{self.name}: stored, but never made or undone: {sorted(unknown)}")
+            raise self.violated(f"{self.name}: stored, but never made or undone: {sorted(unknown)}")
         if lost is not None and not self.may_lose:
-            raise Violation(f"{self.name}: {lost} is gone, and nothing had failed")
+            raise self.violated(f"{self.name}: {lost} is gone, and nothing had failed")
         return kept

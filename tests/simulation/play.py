@@ -9,16 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dosql.errors import ConflictError, DosqlError
-from tests.simulation.model import Effect, Unit
+from tests.simulation.model import AskedForError, Effect, Unit
 
 if TYPE_CHECKING:
     from tests.simulation.subject import Subject
 
 Script = list[list[Any]]
-
-
-class AskedForError(Exception):
-    """What a script raises because it says so."""
 
 
 class Play:
@@ -37,7 +33,11 @@ class Play:
     async def all(self, script: Script) -> None:
         for word, *arguments in script:
             self.life.step(self.who)
-            await getattr(self, word.replace(" ", "_"))(*arguments)
+            try:
+                await getattr(self, word.replace(" ", "_"))(*arguments)
+            except Exception as error:
+                self.world.check_error(self.who, word, error)
+                raise
             self.life.step(self.who)
 
     # --- one step -----------------------------------------------------------------------------
@@ -51,13 +51,13 @@ class Play:
 
     def change_now(self, effects: list[Effect], *, confirmed: bool = True) -> None:
         """All of it in the present step."""
-        effects = [self._timed(effect) for effect in effects]
+        effects = self._real(effects)
         id = self.world.next_id()
         self.subject.apply(effects, id, confirmed=confirmed)
         self._tell([id], effects, confirmed)
 
     async def transaction_sync(self, effects: list[Effect], is_kept: bool) -> None:
-        effects = [self._timed(effect) for effect in effects]
+        effects = self._real(effects)
         id = self.world.next_id()
 
         def body() -> None:
@@ -83,12 +83,24 @@ class Play:
         self.world.note(f"{self.who} aborts")
         self.subject.ctx.abort("asked for")
 
-    def _timed(self, effect: Effect) -> Effect:
-        """An alarm's delay in the script becomes its time."""
-        if effect[0] != "alarm":
-            return effect
-        word, name, delay_ms = effect
-        return [word, name, self.world.next_time(delay_ms)]
+    def _real(self, effects: list[Effect]) -> list[Effect]:
+        """The effects that these operations have now."""
+        real: list[Effect] = []
+        state = self.life.now.copy()
+        for effect in effects:
+            match effect:
+                case ["alarm", name, delay_ms]:
+                    real.append(["alarm", name, self.world.next_time(delay_ms)])
+                case ["no alarm", name] if name in self.life.running:
+                    # What runs is not stopped; only a time that it was given meanwhile is undone.
+                    at_ms = self.life.running[name]
+                    if state.alarms.get(name) == at_ms:
+                        continue
+                    real.append(["alarm again", name, at_ms])
+                case _:
+                    real.append(effect)
+            state.apply(real[-1])
+        return real
 
     def _tell(self, ids: list[int], effects: list[Effect], confirmed: bool) -> None:
         self.life.change(self.who, Unit(ids, effects, confirmed), joins=not self.fresh)
@@ -118,12 +130,16 @@ class Play:
         self.world.check_visible([self.life.name, position], f"the sync of {self.who}")
 
     async def on_thread(self, text: str) -> None:
+        """A transaction of its own; it begins before anybody else can have a step."""
+        if not self.subject.has_tables():
+            return
         id = self.world.next_id()
         self.fresh = True
+        self._tell([id], [["row", text]], True)
         await self.storage.sql.exec_on_thread(
-            "INSERT INTO _rows (text) VALUES (?)" if not text else "SELECT 1"
+            f"INSERT INTO units (id) VALUES ({id}); INSERT INTO rows (text) VALUES (?)", text
         )
-        del id
+        self.fresh = True
 
     async def call(self, name: str, script: Script) -> None:
         """Call another object, or the same one. That may be refused."""

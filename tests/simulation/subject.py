@@ -7,8 +7,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dosql import DurableObject, Request, Response, WebSocketPair
-from tests.simulation.model import Effect, Life, State
-from tests.simulation.play import AskedForError, Play
+from tests.simulation.model import AskedForError, Effect, Life, State
+from tests.simulation.play import Play
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -23,7 +23,6 @@ class Subject(DurableObject):
         super().__init__(ctx, env)
         self.world: World = env.WORLD
         self.life: Life = self.world.woke(ctx.id.name)
-        self.running_alarm: str | None = None
         self.compare("wake")
         script = self.world.constructor_script()
         if script:
@@ -78,13 +77,14 @@ class Subject(DurableObject):
         """It ends, in the model too, with the last change of the handler."""
         who = self.world.next_name("alarm")
         self.life.step(who)
-        self.world.check_alarm(self.life, info)
-        self.running_alarm = info.name
+        script = self.world.alarm_began(self.life, info)
+        self.life.running[info.name] = info.scheduled_time
         try:
-            await Play(self, who).all(self.world.alarm_script(self.life.name, info))
-            Play(self, who).change_now([["fired", info.name, info.scheduled_time]])
+            play = Play(self, who)
+            await play.all(script)
+            play.change_now([["fired", info.name, info.scheduled_time]])
         finally:
-            self.running_alarm = None
+            del self.life.running[info.name]
 
     # --- storage ------------------------------------------------------------------------------
 
@@ -95,17 +95,17 @@ class Subject(DurableObject):
         for key, value in storage.kv.list():
             if not key.startswith("unit "):
                 state.kv[key] = value
-        if self._has_tables():
+        if self.has_tables():
             cursor = storage.sql.exec("SELECT text FROM rows ORDER BY id")
             state.rows = [text for (text,) in cursor.raw()]
         for alarm in storage.alarms.list():
-            state.alarms[alarm.name] = alarm.scheduled_time
+            state.alarms[alarm.name] = alarm.time
         return state
 
     def compare(self, who: str) -> None:
         """The object's storage is what the model says."""
         self.life.step(who)
-        self.life.compare(who, self.stored(), running=self.running_alarm)
+        self.life.compare(who, self.stored())
 
     def apply(self, effects: list[Effect], id: int, *, confirmed: bool = True) -> None:
         """Make the changes, each by the face it is for, and store the unit's id with them."""
@@ -115,7 +115,7 @@ class Subject(DurableObject):
                 storage.put(key, value, allow_unconfirmed=True)
             storage.put(f"unit {id}", id, allow_unconfirmed=True)
             return
-        if not self._has_tables():
+        if not self.has_tables():
             storage.sql.exec(
                 "CREATE TABLE rows (id INTEGER PRIMARY KEY, text TEXT);"
                 "CREATE TABLE units (id INTEGER PRIMARY KEY)"
@@ -137,11 +137,13 @@ class Subject(DurableObject):
                 storage.set_alarm(at_ms)
             case ["alarm", name, at_ms]:
                 storage.alarms.schedule(name, at=at_ms)
+            case ["alarm again", name, _]:
+                storage.alarms.delete(name)
             case ["no alarm", ""]:
                 storage.delete_alarm()
             case ["no alarm", name]:
                 storage.alarms.delete(name)
 
-    def _has_tables(self) -> bool:
+    def has_tables(self) -> bool:
         sql = "SELECT 1 FROM sqlite_schema WHERE name = 'units'"
         return bool(self.ctx.storage.sql.exec(sql).to_list())

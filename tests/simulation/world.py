@@ -1,54 +1,98 @@
-"""The world of one run: what the seed decides, what the outside may see, and what it has seen."""
+"""The world of one run: what the seed decides, what the outside has seen, and what is durable."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from random import Random
 from typing import Any
 
 import apsw
 
+from dosql.errors import DosqlError
+from dosql.limits import SECTION_S_MAX
 from dosql.testing.clock import ManualClock
-from dosql.testing.memory import MemoryLog
-from tests.simulation.model import Life, Unit, Violation
+from dosql.testing.memory_host import MemoryHost
+from dosql.testing.memory_log import MemoryLog
+from tests.simulation.model import AskedForError, Life, Unit, Violation
 from tests.simulation.scripts import Script, Scripts
 
-ALARM_FAILURES_MAX = 2
-"""Per alarm: far fewer than make it be given up."""
+ALARM_SCRIPTS_MAX = 3
+"""Runs of one alarm that may fail: far fewer than make it be given up."""
+EXPECTED = {
+    "object_reset",
+    "object_recovering",
+    "commit_failed",
+    "outcome_unknown",
+    "object_deadlock",
+    "section_timeout",
+    "object_busy",
+    "storage_busy",
+}
+"""Codes of errors that an event may end with here."""
+
+
+class SeededRandomness:
+    """`dosql.clock.Randomness` from the run's own generator."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+
+    def token_bytes(self, count: int) -> bytes:
+        return self._random.randbytes(count)
+
+    def token_urlsafe(self, count: int) -> str:
+        return self._random.randbytes(count).hex()
 
 
 class World:
     """Shared by the objects' code and by the simulation that drives it."""
 
-    def __init__(self, seed: int, names: list[str], log: Callable[[], MemoryLog]) -> None:
+    def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.clock = ManualClock()
-        self.names = names
-        self.scripts = Scripts(self.random, names)
+        self.names = ["ann", "ben", "cat"][: self.random.choice([1, 2, 2, 3])]
+        self.scripts = Scripts(self.random, self.names)
         self.trace: list[str] = []
         self.violations: list[str] = []
         self.lives: dict[str, Life] = {}
-        self.acknowledged: dict[str, set[int]] = {name: set() for name in names}
+        self.acknowledged: dict[str, set[int]] = {name: set() for name in self.names}
         self.pauses: dict[int, tuple[str, asyncio.Future[None]]] = {}
         self.quiet = False
         """The run comes to its end: nothing new is begun."""
-        self._log = log
         self._numbers = Counter[str]()
-        self._alarm_failures = Counter[tuple[str, str, int]]()
+        self._alarm_runs = Counter[tuple[str, str, int]]()
         self._durable: dict[str, tuple[bytes, set[int]]] = {}
-        self.find_key: Callable[[str], Any] = lambda name: None
+        self._log: MemoryLog
+        self._host: MemoryHost
+
+    def use(self, log: MemoryLog, host: MemoryHost) -> None:
+        """Look at this log and this host from now on."""
+        self._log, self._host = log, host
 
     def note(self, text: str) -> None:
         """Remember what happened, for whoever reads about a failure."""
         self.trace.append(text)
 
     def violated(self, text: str) -> Violation:
-        """Report a broken promise, also from where nobody would see the exception."""
+        """Remember a broken promise, and make the error for it."""
         self.note(f"VIOLATION {text}")
         self.violations.append(text)
         return Violation(text)
+
+    def check_error(self, who: str, what: str, error: Exception) -> None:
+        """An exception in the object's code must be one of those that belong to the game."""
+        if isinstance(error, AskedForError | Violation):
+            return
+        if not isinstance(error, DosqlError) or error.code not in EXPECTED:
+            raise self.violated(f"{who}: {what}: {error!r}") from error
+
+    def check_all(self, failures: list[str]) -> None:
+        """Nothing went wrong so far, seen or unseen."""
+        if failures:
+            raise self.violated(f"unseen: {failures}")
+        if self.violations:
+            raise Violation(self.violations[0])
 
     def next_id(self) -> int:
         """The id of a unit."""
@@ -62,8 +106,8 @@ class World:
 
     def next_time(self, delay_ms: int) -> int:
         """A time that no other alarm has."""
-        self._numbers["alarm"] += 1
-        return self.clock.now_ms() + delay_ms + self._numbers["alarm"]
+        self._numbers["alarm time"] += 1
+        return self.clock.now_ms() + delay_ms + self._numbers["alarm time"]
 
     # --- what the objects' code asks ----------------------------------------------------------
 
@@ -89,34 +133,81 @@ class World:
         """What the constructor does in a critical section; mostly nothing."""
         return self.scripts.section() if self.random.random() < 0.15 and not self.quiet else []
 
-    def alarm_script(self) -> Script:
-        return self.scripts.draw(1) if self.random.random() < 0.6 and not self.quiet else []
+    def alarm_began(self, life: Life, info: Any) -> Script:
+        """An alarm runs: it must be one that is set, and due. What its handler does."""
+        now_ms = self.clock.now_ms()
+        self.note(f"{life.name}: alarm {info.name!r} of {info.scheduled_time} runs at {now_ms}")
+        if info.scheduled_time > now_ms:
+            raise self.violated(f"{life.name}: alarm {info} runs early, at {now_ms}")
+        if life.now.alarms.get(info.name) != info.scheduled_time:
+            raise self.violated(f"{life.name}: alarm {info} runs, and is not set: {life.now}")
+        self._alarm_runs[life.name, info.name, info.scheduled_time] += 1
+        runs = self._alarm_runs[life.name, info.name, info.scheduled_time]
+        if self.quiet or runs > ALARM_SCRIPTS_MAX or self.random.random() < 0.4:
+            return []
+        return self.scripts.draw(1)
 
-    def may_fail(self, name: str, alarm: str, at_ms: int) -> bool:
-        """Whether this alarm's handler may fail once more."""
-        self._alarm_failures[name, alarm, at_ms] += 1
-        return self._alarm_failures[name, alarm, at_ms] <= ALARM_FAILURES_MAX
+    def check_message(self, life: Life, tag: str, attachment: Any, number: int) -> None:
+        """Messages of a socket come in order, and its attachment survives what the socket does."""
+        if attachment["tag"] != tag or attachment["messages"] != number - 1:
+            raise self.violated(f"{life.name}: message {number} of {tag} meets {attachment}")
 
     # --- lives --------------------------------------------------------------------------------
 
     def woke(self, name: str) -> Life:
         """A new life begins, from what is durable now."""
+        life = self.lives[name] = self._revived(name)
+        self.note(f"{name} wakes with {len(life.units)} units")
+        return life
+
+    def crashes(self) -> None:
+        """All lives end now."""
+        for name, life in self.lives.items():
+            life.over = life.may_lose = True
+            self.lives[name] = self._revived(name)
+            self.lives[name].over = True
+
+    def loses(self, name: str) -> None:
+        """This object has just been reset."""
+        if name in self.lives:
+            self.lives[name].over = self.lives[name].may_lose = True
+
+    def passes(self, seconds: float) -> None:
+        """Time passes: critical sections may take too long."""
+        for life in self.lives.values():
+            life.blocked_s = life.blocked_s + seconds if life.in_section else 0.0
+            if life.blocked_s >= SECTION_S_MAX:
+                life.may_lose = True
+
+    def alarms_left(self) -> dict[str, dict[str, int]]:
+        """All alarms that are set and durable."""
+        left = {name: self._revived(name).now.alarms for name in self.lives}
+        return {name: alarms for name, alarms in left.items() if alarms}
+
+    def _revived(self, name: str) -> Life:
+        """The life that the object would wake to now. Checks that nothing is lost that must not
+        be, and that nothing is half there."""
         durable = self.durable(name)
         before = self.lives.get(name)
         units: list[Unit] = []
         if before is not None:
-            before.over = True
             units = before.survivors(durable)
         elif durable:
-            raise Violation(f"{name} wakes for the first time and has {durable}")
-        self.check_acknowledged(name)
-        self.note(f"{name} wakes with {len(units)} units")
-        life = self.lives[name] = Life(name, units)
-        return life
+            raise self.violated(f"{name} wakes for the first time and has {durable}")
+        lost = self.acknowledged[name] - durable
+        if lost:
+            raise self.violated(f"{name}: {sorted(lost)} were seen outside and are gone")
+        copies = [Unit(list(each.ids), list(each.effects), each.confirmed) for each in units]
+        return Life(name, copies, self.violated)
 
     def durable(self, name: str) -> set[int]:
         """The ids of the units in the object's durable image."""
-        image = self._log().images.get(self.find_key(name))
+        namespace = self._host.env.SUBJECT
+        try:
+            key = self._host.key_of(namespace.name, namespace.id_from_name(name).raw)
+        except DosqlError:  # the catalog is being rebuilt
+            key = None
+        image = None if key is None else self._log.images.get(key)
         if image is None:
             return set()
         known = self._durable.get(name)
@@ -128,28 +219,20 @@ class World:
 
     def check_visible(self, seen: list[Any] | None, what: str) -> None:
         """Something left an object that reflects its state as of a unit: that must be durable."""
-        if seen is not None:
-            name, position = seen
-            if position and position not in self.durable(name):
-                raise self.violated(f"{what}: {name} showed unit {position}, which is not durable")
-            if position:
-                self.acknowledged[name].add(position)
-
-    def check_acknowledged(self, name: str) -> None:
-        """What was seen is never undone."""
-        lost = self.acknowledged[name] - self.durable(name)
-        if lost:
-            raise self.violated(f"{name}: {sorted(lost)} were seen outside and are gone")
+        if seen is None or seen[1] == 0:
+            return
+        name, position = seen
+        if position not in self.durable(name):
+            raise self.violated(f"{what} shows unit {position} of {name}, which is not durable")
+        self.acknowledged[name].add(position)
 
 
 def _ids(content: bytes) -> set[int]:
     connection = apsw.Connection(":memory:")
     try:
-        if not content:
-            return set()
         connection.deserialize("main", content)
-        ids: set[int] = set()
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+        ids: set[int] = set()
         if "units" in tables:
             ids |= {id for (id,) in connection.execute("SELECT id FROM units")}
         if "_dosql_kv" in tables:

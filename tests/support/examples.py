@@ -39,14 +39,15 @@ class Socket:
     ) -> None:
         """Raises `Refused` if the server answers anything but 101."""
         url = server.url.replace("http", "ws", 1).rstrip("/") + path
+        self._context = connect(
+            url,
+            additional_headers=headers or {},
+            proxy=None,
+            open_timeout=WAIT_S,
+            close_timeout=WAIT_S,
+        )
         try:
-            self._ws: ClientConnection = connect(
-                url,
-                additional_headers=headers or {},
-                proxy=None,
-                open_timeout=WAIT_S,
-                close_timeout=WAIT_S,
-            )
+            self._ws: ClientConnection = self._context.__enter__()
         except InvalidStatus as error:
             raise Refused(error) from None
 
@@ -77,6 +78,7 @@ class Socket:
     def close(self, code: int = 1000, reason: str = "") -> None:
         """The closing handshake."""
         self._ws.close(code, reason)
+        self._context.__exit__(None, None, None)
 
     def drop(self) -> None:
         """Be gone without a word, as a client without power."""

@@ -30,14 +30,28 @@ def masked(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
 
 
 class RawSocket(asyncio.Protocol):
-    """One connection. ``opened`` and ``lost`` are futures; ``lost`` has the Close frame's code."""
+    """One connection.
 
-    __slots__ = ("_buffer", "_on_message", "_request", "head", "lost", "opened", "transport")
+    ``opened``: the head of the answer came. ``lost``: a Close frame came, with its code, or the
+    connection ended without one: None. ``over``: the connection has ended.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_on_message",
+        "_request",
+        "head",
+        "lost",
+        "opened",
+        "over",
+        "transport",
+    )
 
     def __init__(self, request: bytes, on_message: OnMessage) -> None:
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[bytes] = loop.create_future()
         self.lost: asyncio.Future[int | None] = loop.create_future()
+        self.over: asyncio.Future[None] = loop.create_future()
         self.head = b""
         self._request = request
         self._on_message = on_message
@@ -109,6 +123,8 @@ class RawSocket(asyncio.Protocol):
             self.opened.set_result(b"")
         if not self.lost.done():
             self.lost.set_result(None)
+        if not self.over.done():
+            self.over.set_result(None)
 
     @property
     def rest(self) -> bytes:

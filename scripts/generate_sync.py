@@ -21,8 +21,10 @@ NAMES = {
     "AsyncAnyCall": "AnyCall",
     "AsyncBaseTransport": "BaseTransport",
     "AsyncClient": "Client",
+    "AsyncLine": "Line",
     "AsyncMigrations": "Migrations",
     "AsyncNamespace": "Namespace",
+    "AsyncObjectSocket": "ObjectSocket",
     "AsyncResponse": "SyncResponse",
     "AsyncStub": "Stub",
     "AsyncTenant": "Tenant",
@@ -38,6 +40,7 @@ NAMES = {
     "anext": "next",
     "aread": "read",
     "asleep": "sleep",
+    "async_dial": "dial",
 }
 
 

@@ -8,25 +8,31 @@ Both raise only the errors of `dosql.errors`, except for wrong types of argument
 from dosql.client import operations
 from dosql.client._async.client import AsyncClient
 from dosql.client._async.objects import AsyncNamespace, AsyncStub
+from dosql.client._async.sockets import AsyncObjectSocket
 from dosql.client._async.tenant import AsyncTenant
 from dosql.client._async.transaction import AsyncTransaction
 from dosql.client._sync.client import Client
 from dosql.client._sync.objects import Namespace, Stub
+from dosql.client._sync.sockets import ObjectSocket
 from dosql.client._sync.tenant import Tenant
 from dosql.client._sync.transaction import Transaction
 from dosql.client.operations import Operation
+from dosql.client.reconnect import Reconnect
 from dosql.client.responses import SyncResponse
 from dosql.client.rows import Row, Rows, RunResult
 
 __all__ = [
     "AsyncClient",
     "AsyncNamespace",
+    "AsyncObjectSocket",
     "AsyncStub",
     "AsyncTenant",
     "AsyncTransaction",
     "Client",
     "Namespace",
+    "ObjectSocket",
     "Operation",
+    "Reconnect",
     "Row",
     "Rows",
     "RunResult",

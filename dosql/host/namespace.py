@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dosql.clock import Randomness
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from dosql.host.objects import Objects
 
 ObjectT = TypeVar("ObjectT", bound=DurableObject)
-_LIKE_AN_ID = re.compile(r"@[0-9a-fA-F]{64}", re.ASCII)
 
 
 class Namespace(Generic[ObjectT]):
@@ -35,8 +32,8 @@ class Namespace(Generic[ObjectT]):
         """The id of the object with this name: always the same.
 
         Raises:
-            InvalidRequestError: ``invalid_object_name``: empty, longer than 1,024 bytes, not
-                Unicode, or ``@`` and 64 hex digits, which stands for an id.
+            InvalidRequestError: ``invalid_object_name``: empty, longer than 1,024 bytes, or not
+                Unicode.
         """
         return self._ids.from_name(check_object_name(name))
 
@@ -93,6 +90,4 @@ def _problem(name: str) -> str | None:
         return "is valid Unicode text"
     if not 0 < size <= OBJECT_NAME_BYTES_MAX:
         return f"has 1 to {OBJECT_NAME_BYTES_MAX:,} bytes of UTF-8, not {size:,}"
-    if _LIKE_AN_ID.fullmatch(name):
-        return "is not @ and 64 hex digits, which stand for an id"
     return None

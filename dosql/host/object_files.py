@@ -16,7 +16,6 @@ from dosql.log.node_log import NodeLog
 from dosql.log.position import read_position, write_position
 from dosql.log.records import ObjectKey
 from dosql.log.redo import Redo, damaged_path, database_path, remove_database, remove_wal
-from dosql.objects.idempotency import INDEX, TABLE
 from dosql.sqlite.database import Database, DatabaseLimits
 from dosql.sqlite.migrations import Migration, apply_migrations
 
@@ -106,7 +105,8 @@ class ObjectFiles:
         db = Database(str(path), clock=self._clock, limits=self._limits, vfs=self._vfs)
         try:
             if migrations is not None:
-                prepare(db, migrations, self._clock.now_ms())
+                db.set_deadline(None)
+                apply_migrations(db, migrations, now_ms=self._clock.now_ms())
         except BaseException:
             # What was committed on the way is in no log: give it up with the WAL.
             db.close()
@@ -161,13 +161,3 @@ class ObjectFiles:
             if self._unsynced.get(key) == txid:
                 del self._unsynced[key]
         self._log.checkpointed(key, txid, position)
-
-
-def prepare(db: Database, migrations: tuple[Migration, ...], now_ms: int) -> None:
-    """Bring a database to the server's and the operator's schema."""
-    db.set_deadline(None)
-    if not db.internal_query("SELECT 1 FROM sqlite_schema WHERE name = '_dosql_idempotency'"):
-        with db.transaction():
-            db.internal_run(TABLE)
-            db.internal_run(INDEX)
-    apply_migrations(db, migrations, now_ms=now_ms)

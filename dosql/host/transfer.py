@@ -11,12 +11,11 @@ import apsw
 
 from dosql.clock import Clock
 from dosql.errors import DosqlError, InvalidRequestError
-from dosql.host.object_files import prepare
 from dosql.log.disk import Disk
 from dosql.log.position import write_position
 from dosql.log.redo import remove_database
 from dosql.sqlite.database import Database
-from dosql.sqlite.migrations import Migration
+from dosql.sqlite.migrations import Migration, apply_migrations
 
 _MAGIC = b"SQLite format 3\0"
 _FORMAT_VERSIONS_AT = 18
@@ -101,7 +100,8 @@ class Import:
         except DosqlError as error:
             raise _invalid(f"The database cannot be opened: {error.message}") from None
         try:
-            prepare(db, self._migrations, self._clock.now_ms())
+            db.set_deadline(None)
+            apply_migrations(db, self._migrations, now_ms=self._clock.now_ms())
             db.checkpoint()
             self.size_bytes = db.size_bytes
         finally:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 from dosql.errors import (
     CorruptError,
+    ObjectResetError,
     OutcomeUnknownError,
     QuotaError,
     RateLimitedError,
@@ -35,7 +36,12 @@ _OWN_FAULT = frozenset({"section_timeout"})
 
 
 def counts(error: BaseException) -> bool:
-    """Whether the failure is one of the few that an alarm may have: the code's own fault."""
+    """Whether the failure is one of the few that an alarm may have: the code's own fault.
+
+    A reset counts as its cause does; one without a cause is the code's own.
+    """
+    if isinstance(error, ObjectResetError) and error.__cause__ is not None:
+        return counts(error.__cause__)
     if isinstance(error, QuotaError):
         return error.code != "disk_full"
     if isinstance(error, _INFRASTRUCTURE):

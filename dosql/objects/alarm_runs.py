@@ -11,12 +11,14 @@ import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from dosql.clock import Timers
-from dosql.errors import ObjectResetError
+from dosql.errors import DosqlError
 from dosql.limits import ALARM_HANDLER_S_MAX
 from dosql.objects import alarm_table
+from dosql.objects.alarm_retries import counts
 from dosql.objects.alarm_store import AlarmFailure, AlarmStore
 from dosql.objects.alarm_table import AlarmRow
 from dosql.objects.alarms import AlarmInfo
@@ -139,7 +141,7 @@ class _Run:
             store.ended(row)
         return AlarmOutcome(row.name, row.scheduled_ms)
 
-    async def after_reset(self, runner: AlarmRunner, error: BaseException) -> AlarmOutcome:
+    async def after_reset(self, error: BaseException, runner: AlarmRunner) -> AlarmOutcome:
         """The event of the next life, which writes down how the first one ended."""
         assert self._row is not None
         return _failed(runner.store, self._row, error)
@@ -171,17 +173,10 @@ async def run_due(
         run = _Run(name)
         try:
             outcome = await run_event(run.first)
-        except ObjectResetError as error:
-            if not run.begun:
+        except DosqlError as error:  # the object was reset, or what it did could not be stored
+            if not run.begun or not counts(error):
                 raise
-            reset = error
-
-            async def after_reset(
-                runner: AlarmRunner, run: _Run = run, reset: ObjectResetError = reset
-            ) -> AlarmOutcome:
-                return await run.after_reset(runner, reset)
-
-            outcome = await run_event(after_reset)
+            outcome = await run_event(partial(run.after_reset, error))
         if outcome is not None:
             runs += 1
             report(outcome)

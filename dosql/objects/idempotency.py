@@ -11,23 +11,23 @@ from dataclasses import dataclass
 
 from dosql.errors import ConflictError
 from dosql.limits import IDEMPOTENCY_KEEP_MS
+from dosql.objects.internal_table import InternalTable
 from dosql.sqlite.database import Database
 
 Work = Callable[[Database], bytes]
 """Runs statements and encodes the reply. It may run on a worker thread, and twice (the first try
 is rolled back when its inline budget runs out): no side effects but the database's."""
 
-TABLE = """
-CREATE TABLE IF NOT EXISTS _dosql_idempotency(
+_TABLE = InternalTable(
+    "_dosql_idempotency",
+    """(
   key TEXT PRIMARY KEY,
   fingerprint BLOB NOT NULL,
   outcome BLOB NOT NULL,
   created_at_ms INTEGER NOT NULL
-) STRICT
-"""
-INDEX = """
-CREATE INDEX IF NOT EXISTS _dosql_idempotency_created ON _dosql_idempotency(created_at_ms)
-"""
+) STRICT;
+CREATE INDEX IF NOT EXISTS _dosql_idempotency_created ON _dosql_idempotency(created_at_ms)""",
+)
 _PRUNED_AT_ONCE = 10
 
 
@@ -46,7 +46,8 @@ def stored_outcome(db: Database, idempotency: Idempotency, now_ms: int) -> bytes
     Raises:
         ConflictError: ``idempotency_key_reused``: the key came with another request before.
     """
-    rows = db.internal_query(
+    rows = _TABLE.query(
+        db,
         "SELECT fingerprint, outcome FROM _dosql_idempotency WHERE key = ? AND created_at_ms > ?",
         (idempotency.key, now_ms - IDEMPOTENCY_KEEP_MS),
     )
@@ -64,12 +65,14 @@ def stored_outcome(db: Database, idempotency: Idempotency, now_ms: int) -> bytes
 
 def store_outcome(db: Database, idempotency: Idempotency, outcome: bytes, now_ms: int) -> None:
     """Remember the outcome, in the current transaction; forget a few old ones."""
-    db.internal_run(
+    _TABLE.delete(
+        db,
         "DELETE FROM _dosql_idempotency WHERE key IN (SELECT key FROM _dosql_idempotency"
         " WHERE created_at_ms <= ? ORDER BY created_at_ms LIMIT ?)",
         (now_ms - IDEMPOTENCY_KEEP_MS, _PRUNED_AT_ONCE),
     )
-    db.internal_run(
+    _TABLE.insert(
+        db,
         "INSERT OR REPLACE INTO _dosql_idempotency VALUES (?, ?, ?, ?)",
         (idempotency.key, idempotency.fingerprint, outcome, now_ms),
     )

@@ -18,8 +18,8 @@ class Settled(Generic[T_co]):
         self._result = result
 
     def __await__(self) -> Generator[Any, None, T_co]:
+        yield from ()  # a generator that never waits
         return self._result
-        yield  # makes it a generator
 
     def __repr__(self) -> str:
         return f"<await it: {self._result!r}>"

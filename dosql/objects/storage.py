@@ -6,6 +6,7 @@ event in. What is written between two real waits is one transaction.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TypeVar
@@ -80,10 +81,8 @@ class ObjectStorage(AsyncKV):
             if txn.rolled_back:
                 raise _RolledBack
 
-        try:
+        with contextlib.suppress(_RolledBack):
             await self._activation.transaction(run)
-        except _RolledBack:
-            pass
         return values[0]
 
     def transaction_sync(self, body: Callable[[], T]) -> T:

@@ -67,6 +67,11 @@ class MemoryHost:
         entry = self.catalog(namespace).find_by_id(id)
         return None if entry is None else entry.key
 
+    @property
+    def catalog_ground(self) -> MemoryGround | None:
+        """The catalog's own; None while it is being rebuilt."""
+        return self.grounds.peek(CATALOG_KEY)
+
     def ground(self, id: ObjectId) -> MemoryGround | None:
         """The object's ground, if it is in memory and whole."""
         resident = self.objects.resident(id)
@@ -104,7 +109,14 @@ class MemoryHost:
             if self._catalog_wake is None or self._catalog_wake.done():
                 loop = asyncio.get_running_loop()
                 self._catalog_wake = loop.create_task(self._wake_catalog())
+                self._catalog_wake.add_done_callback(_retrieve)
             raise UnavailableError(
                 "The catalog is being rebuilt after a failure.", code="object_recovering"
             )
         return cast(Instance, ground)
+
+
+def _retrieve(task: asyncio.Task[MemoryGround]) -> None:
+    """Whoever comes next tries again."""
+    if not task.cancelled():
+        task.exception()

@@ -174,7 +174,7 @@ async def test_a_stub_with_a_class_gives_results_their_types_back(
     server = Server(result([{"x": 1, "y": 2}]), result({"x": 3, "y": 4}), result({"x": 5, "y": 6}))
     stub = connect(server).namespace("room", Room).get_by_name("lobby")
     assert await stub.corners() == [Point(1, 2)]
-    assert await stub.call("rename", "b") == Point(3, 4)
+    assert await stub.rename("b") == Point(3, 4)
     assert await stub.call(Room.rename, "c") == Point(5, 6)
 
 
@@ -208,7 +208,10 @@ async def test_private_names_never_leave_the_client(connect: Callable[..., Async
 async def test_arguments_of_any_name_reach_the_method(connect: Callable[..., AsyncClient]) -> None:
     server = Server(result(None))
     stub = connect(server).namespace("room").get_by_name("lobby")
-    await stub.call("ping", self=1, method=2, annotation=3)
+
+    def ping(room: Any, **named: int) -> None: ...
+
+    await stub.call(ping, self=1, method=2, annotation=3)
     await stub.ping(self=1, method=2, annotation=3)
     bodies = {request.content for request in server.requests}
     assert bodies == {b'{"args":[],"kwargs":{"self":1,"method":2,"annotation":3}}'}
@@ -470,7 +473,7 @@ def test_the_synchronous_client_does_the_same_without_await() -> None:
         rooms = client.namespace("room", Room)
         stub = rooms.get_by_name("lobby")
         assert stub.rename("b") == Point(1, 2)
-        assert stub.call("rename", "b") == Point(1, 2)
+        assert stub.rename("b") == Point(1, 2)
         reply = stub.fetch("/")
         assert (reply.status, reply.ok, reply.json(list[int])) == (201, True, [1])
         assert (reply.text(), reply.bytes(), list(reply.chunks())) == ("[1]", b"[1]", [b"[1]"])

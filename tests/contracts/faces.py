@@ -19,7 +19,7 @@ class Face:
     """One way in."""
 
     kind: str
-    """``inside``, ``http`` or ``sync``."""
+    """``inside``, ``memory``, ``http`` or ``sync``."""
     samples: Any
     """The namespace of the class Sample, as this face has it."""
     callers: Any
@@ -28,7 +28,7 @@ class Face:
     @property
     def is_remote(self) -> bool:
         """There is a network in between."""
-        return self.kind != "inside"
+        return self.kind in ("http", "sync")
 
 
 class ThreadedNamespace:

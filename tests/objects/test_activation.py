@@ -73,7 +73,7 @@ async def turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-# --- steps -----------------------------------------------------------------------------------------
+# --- steps ---
 
 
 async def test_writes_without_a_wait_between_them_are_one_commit(subject: Subject) -> None:
@@ -190,7 +190,7 @@ async def test_such_a_task_is_refused_while_a_critical_section_has_the_storage(
     await section
 
 
-# --- output gate -----------------------------------------------------------------------------------
+# --- output gate ---
 
 
 async def test_a_reply_waits_until_its_writes_are_durable(subject: Subject) -> None:
@@ -277,7 +277,7 @@ async def test_when_the_commit_is_lost_frames_are_dropped_and_calls_fail(subject
         await subject.run(lambda: None)
 
 
-# --- critical sections -----------------------------------------------------------------------------
+# --- critical sections ---
 
 
 async def test_nothing_else_runs_while_concurrency_is_blocked(subject: Subject) -> None:
@@ -421,7 +421,7 @@ async def test_calls_side_by_side_are_no_deadlock(subject: Subject) -> None:
     assert await asyncio.wait_for(subject.run(body), 5) == [1, 1, 1]
 
 
-# --- transactions ----------------------------------------------------------------------------------
+# --- transactions ---
 
 
 async def test_a_transaction_is_undone_as_a_whole_when_it_raises(subject: Subject) -> None:
@@ -510,7 +510,7 @@ async def test_work_on_a_thread_keeps_everybody_else_out(subject: Subject) -> No
     assert sorted(seen) == ["other", "rows [(1,)]"]
 
 
-# --- the end ---------------------------------------------------------------------------------------
+# --- the end ---
 
 
 async def test_abort_undoes_the_step_and_cannot_be_caught(subject: Subject) -> None:

@@ -409,6 +409,13 @@ def test_a_waiting_retry_is_seen_with_its_own_time(kit: Kit) -> None:
     assert (alarm.time, alarm.runs_at, alarm.retry_count) == (NOW, NOW + 2_000, 1)
 
 
+def caused_by(cause: BaseException) -> ObjectResetError:
+    """A reset for this reason."""
+    error = ObjectResetError("the object was reset")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -416,6 +423,8 @@ def test_a_waiting_retry_is_seen_with_its_own_time(kit: Kit) -> None:
         (TimeoutError(), True),
         (ObjectError("ValueError: x"), True),
         (ObjectResetError("abort"), True),
+        (caused_by(ObjectResetError("abort")), True),
+        (caused_by(caused_by(UnavailableError("the disk is gone"))), False),
         (InvalidRequestError("x"), True),
         (QuotaError("the database is full"), True),
         (OverloadedError("a section took too long", code="section_timeout"), True),

@@ -11,7 +11,8 @@ from litestar.routes import ASGIRoute, HTTPRoute
 
 from server.app import create_app
 from server.components import Components
-from server.edge import TENANT_ROUTES
+from server.edge import OWN_SEGMENTS, TENANT_ROUTES, Direct
+from server.object_routes import OBJECT_TEMPLATE, RPC_TEMPLATE, RpcRoute
 from server.sql_routes import sql_routes
 from tests.support.server import ServerProcess
 
@@ -26,7 +27,8 @@ def document(shared_server: ServerProcess) -> Any:
 def application() -> Litestar:
     """The routes as the server lists them; nothing is called, so nothing stands behind them."""
     components: Any = Components(*[None] * len(Components.__slots__))
-    return create_app(components, sql_routes(components.gate))
+    rpc = RpcRoute(components.host, components.gate)
+    return create_app(components, Direct(sql_routes(components.gate), below={"rpc": rpc}))
 
 
 def test_the_document_covers_every_route(document: Any) -> None:
@@ -35,13 +37,22 @@ def test_the_document_covers_every_route(document: Any) -> None:
         path = re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
         if path.startswith("/schema"):
             continue
+        if path == "/rpc":
+            path = RPC_TEMPLATE
         if isinstance(route, ASGIRoute):
             served.add(("post", path))
         elif isinstance(route, HTTPRoute):
             served |= {(method.lower(), path) for method in route.methods - {"OPTIONS", "HEAD"}}
     below = {(m, "/t/{tenant}" + p) for m, p in served if p.split("/")[1] in TENANT_ROUTES}
+    served |= {(method, OBJECT_TEMPLATE) for method in ("get", "post", "put", "delete")}
     described = {(m, path) for path, item in document["paths"].items() for m in item}
     assert described == served | below
+
+
+def test_no_route_of_the_server_is_left_to_the_public_door() -> None:
+    """Whatever has no first segment in the edge's list would be the app's, if there is one."""
+    paths = [route.path for route in application().routes]
+    assert {path.split("/")[1] for path in [*paths, "/t/{tenant}", OBJECT_TEMPLATE]} == OWN_SEGMENTS
 
 
 def test_every_reference_in_the_document_resolves(document: Any) -> None:

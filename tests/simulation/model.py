@@ -95,18 +95,17 @@ class Life:
 
     # --- what the object's code does ----------------------------------------------------------
 
-    def step(self, who: str) -> None:
-        """Code of ``who`` runs now."""
+    def step(self, who: str, *, within: str | None = None) -> None:
+        """Code of ``who`` runs now; ``within``: whose critical section it was started in."""
         if self.over:
             raise self.violated(f"{self.name}: {who} runs in a life that is over")
-        if self._holders and who != self._holders[-1]:
+        if self._holders and self._holders[-1] not in (who, within):
             raise self.violated(
                 f"{self.name}: {who} runs while {self._holders[-1]} has a critical section"
             )
 
-    def change(self, who: str, unit: Unit, *, joins: bool) -> None:
-        """Code of ``who`` made these changes in its step; ``joins``: they are not its first."""
-        self.step(who)
+    def change(self, unit: Unit, *, joins: bool) -> None:
+        """Code made these changes in its step; ``joins``: they are not its first."""
         for effect in unit.effects:
             self.now.apply(effect)
         if joins and self.units:

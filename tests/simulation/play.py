@@ -27,6 +27,8 @@ class Play:
         self.world = subject.world
         self.who = who
         self.in_section = in_section
+        self.within: str | None = None
+        """Of code that outlives its event: the critical section that it was started in."""
         self.fresh = True
         """A new step has begun: the next change is a unit of its own."""
 
@@ -103,7 +105,8 @@ class Play:
         return real
 
     def _tell(self, ids: list[int], effects: list[Effect], confirmed: bool) -> None:
-        self.life.change(self.who, Unit(ids, effects, confirmed), joins=not self.fresh)
+        self.life.step(self.who, within=self.within)
+        self.life.change(Unit(ids, effects, confirmed), joins=not self.fresh)
         self.fresh = False
 
     # --- waiting ------------------------------------------------------------------------------
@@ -156,6 +159,7 @@ class Play:
     async def later(self, changes: list[list[Effect]]) -> None:
         """`wait_until`: code that outlives its event, and has no turn to rely on."""
         play = Play(self.subject, self.world.next_name(self.who))
+        play.within = self.who if self.in_section else None
         self.subject.ctx.wait_until(play._loosely(changes))
 
     async def _loosely(self, changes: list[list[Effect]]) -> None:
@@ -170,7 +174,7 @@ class Play:
 
     async def block(self, script: Script) -> None:
         inner, outer = self._inner()
-        await self.subject.ctx.block_concurrency_while(lambda: inner.section(script, outer))
+        await self.subject.ctx.block_concurrency_while(lambda: inner.blocking(script, outer))
         self.fresh = True
 
     async def section(self, script: Script, outer: str | None) -> None:
@@ -181,6 +185,14 @@ class Play:
             await self.all(script)
         finally:
             self.life.leave()
+
+    async def blocking(self, script: Script, outer: str | None) -> None:
+        """`section`, as the body of block_concurrency_while: if it fails, the object is reset."""
+        try:
+            await self.section(script, outer)
+        except Exception:
+            self.life.over = self.life.may_lose = True
+            raise
 
     async def transaction(self, script: Script, ending: str) -> None:
         """``ending``: "commit", "roll back", or "raise"."""

@@ -64,13 +64,15 @@ class Simulation:
         self.names = world.names
         self.clock = world.clock
         self.log = self.make_log()
-        self.log.hold()
+        world.use(self.log)
         self.sockets: list[Socket] = []
         self.calls: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Raises Violation."""
         await self._start()
+        await self._settle()  # the catalog is made
+        self.log.hold()
         for _ in range(self.random.randint(15, ACTIONS_MAX)):
             word = self.random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
             await getattr(self, f"_{word.replace(' ', '_')}")()
@@ -88,7 +90,6 @@ class Simulation:
             timers=self.clock,
             randomness=SeededRandomness(self.random),
         )
-        self.world.use(self.log, self.host)
         await self.host.start()
 
     async def _settle(self) -> None:
@@ -224,6 +225,8 @@ class Simulation:
         kind = OutcomeUnknownError if unknown else UnavailableError
         grounds = {name: self.host.ground(self._stub(name).id) for name in self.names}
         self.log.fail(kind("The disk failed.", code=None if unknown else "commit_failed"))
+        if self.host.catalog_ground is None:
+            self.world.loses_catalog()
         for name, ground in grounds.items():
             if ground is not None and ground.broken is not None:
                 self.world.loses(name)
@@ -237,6 +240,7 @@ class Simulation:
     async def _crash(self) -> None:
         self.world.note("crash")
         log = self.log.crash()
+        self.world.use(log)
         self.world.crashes()
         self.sockets.clear()
         await self.host.kill(ObjectResetError("The process is gone."))

@@ -27,7 +27,7 @@ class Subject(DurableObject):
         script = self.world.constructor_script()
         if script:
             play = Play(self, self.world.next_name(f"wake {self.life.name}"))
-            ctx.block_concurrency_while(lambda: play.section(script, None))
+            ctx.block_concurrency_while(lambda: play.blocking(script, None))
 
     # --- events -------------------------------------------------------------------------------
 

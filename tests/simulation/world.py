@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import closing
 from random import Random
 from typing import Any
 
 import apsw
 
 from dosql.errors import DosqlError
+from dosql.host.catalog import CATALOG_KEY
 from dosql.limits import SECTION_S_MAX
+from dosql.log.records import ObjectKey
 from dosql.testing.clock import ManualClock
-from dosql.testing.memory_host import MemoryHost
 from dosql.testing.memory_log import MemoryLog
 from tests.simulation.model import AskedForError, Life, Unit, Violation
 from tests.simulation.scripts import Script, Scripts
@@ -63,12 +65,13 @@ class World:
         self._numbers = Counter[str]()
         self._alarm_runs = Counter[tuple[str, str, int]]()
         self._durable: dict[str, tuple[bytes, set[int]]] = {}
+        self._catalog = b""
+        self._keys: dict[str, ObjectKey] = {}
         self._log: MemoryLog
-        self._host: MemoryHost
 
-    def use(self, log: MemoryLog, host: MemoryHost) -> None:
-        """Look at this log and this host from now on."""
-        self._log, self._host = log, host
+    def use(self, log: MemoryLog) -> None:
+        """Look at this log from now on."""
+        self._log = log
 
     def note(self, text: str) -> None:
         """Remember what happened, for whoever reads about a failure."""
@@ -172,6 +175,11 @@ class World:
         if name in self.lives:
             self.lives[name].over = self.lives[name].may_lose = True
 
+    def loses_catalog(self) -> None:
+        """Whoever needs the catalog before it is back is reset."""
+        for life in self.lives.values():
+            life.may_lose = True
+
     def passes(self, seconds: float) -> None:
         """Time passes: critical sections may take too long."""
         for life in self.lives.values():
@@ -201,18 +209,18 @@ class World:
         return Life(name, copies, self.violated)
 
     def durable(self, name: str) -> set[int]:
-        """The ids of the units in the object's durable image."""
-        namespace = self._host.env.SUBJECT
-        try:
-            key = self._host.key_of(namespace.name, namespace.id_from_name(name).raw)
-        except DosqlError:  # the catalog is being rebuilt
-            key = None
-        image = None if key is None else self._log.images.get(key)
-        if image is None:
+        """The ids of the units of the object that would be there after a crash now."""
+        images = self._log.images
+        catalog = images[CATALOG_KEY].content
+        if catalog is not self._catalog:
+            self._catalog, self._keys = catalog, _keys(catalog)
+        key = self._keys.get(name)
+        if key is None or key not in images:
             return set()
+        content = images[key].content
         known = self._durable.get(name)
-        if known is None or known[0] is not image.content:
-            known = self._durable[name] = image.content, _ids(image.content)
+        if known is None or known[0] is not content:
+            known = self._durable[name] = content, _ids(content)
         return known[1]
 
     # --- what leaves --------------------------------------------------------------------------
@@ -228,9 +236,7 @@ class World:
 
 
 def _ids(content: bytes) -> set[int]:
-    connection = apsw.Connection(":memory:")
-    try:
-        connection.deserialize("main", content)
+    with closing(_opened(content)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
         ids: set[int] = set()
         if "units" in tables:
@@ -239,5 +245,15 @@ def _ids(content: bytes) -> set[int]:
             keys = connection.execute("SELECT key FROM _dosql_kv WHERE key GLOB 'unit *'")
             ids |= {int(key.split()[1]) for (key,) in keys}
         return ids
-    finally:
-        connection.close()
+
+
+def _keys(content: bytes) -> dict[str, ObjectKey]:
+    with closing(_opened(content)) as connection:
+        rows = connection.execute("SELECT name, id, incarnation FROM objects")
+        return {name: ObjectKey(id, incarnation) for name, id, incarnation in rows}
+
+
+def _opened(content: bytes) -> apsw.Connection:
+    connection = apsw.Connection(":memory:")
+    connection.deserialize("main", content)
+    return connection

@@ -39,14 +39,14 @@ class Socket:
     ) -> None:
         """Raises `Refused` if the server answers anything but 101."""
         url = server.url.replace("http", "ws", 1).rstrip("/") + path
-        self._context = connect(
-            url,
-            additional_headers=headers or {},
-            proxy=None,
-            open_timeout=WAIT_S,
-            close_timeout=WAIT_S,
-        )
         try:
+            self._context = connect(
+                url,
+                additional_headers=headers or {},
+                proxy=None,
+                open_timeout=WAIT_S,
+                close_timeout=WAIT_S,
+            )
             self._ws: ClientConnection = self._context.__enter__()
         except InvalidStatus as error:
             raise Refused(error) from None
@@ -82,7 +82,8 @@ class Socket:
 
     def drop(self) -> None:
         """Be gone without a word, as a client without power."""
-        self._ws.socket.shutdown(2)
+        with contextlib.suppress(OSError):  # it may be gone already
+            self._ws.socket.shutdown(socket.SHUT_RDWR)
 
     def send_raw(self, data: bytes) -> None:
         """Bytes that are no frame."""

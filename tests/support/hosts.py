@@ -12,6 +12,7 @@ from typing import Any
 from dosql.host.host import Host, HostSettings
 from dosql.host.tenant import Done, Tenant
 from dosql.log.disk import Disk
+from dosql.objects.app import App
 from dosql.objects.idempotency import Idempotency
 from dosql.sqlite.database import Database
 from dosql.sqlite.migrations import Migration
@@ -26,10 +27,15 @@ def settings(data_dir: Path, **changes: Any) -> HostSettings:
 
 @asynccontextmanager
 async def running_host(
-    data_dir: Path, *, disk: Disk | None = None, vfs: str | None = None, **changes: Any
+    data_dir: Path,
+    *,
+    app: App | None = None,
+    disk: Disk | None = None,
+    vfs: str | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Host]:
     """A started host, closed cleanly at the end."""
-    host = await Host.start(settings(data_dir, **changes), disk=disk, vfs=vfs)
+    host = await Host.start(settings(data_dir, **changes), disk=disk, vfs=vfs, app=app)
     try:
         yield host
     finally:

@@ -43,6 +43,8 @@ class Hall(DurableObject):
         self.ctx.accept_websocket(server, [name] if name else [])
         server.serialize_attachment(name)
         self.names[server] = name
+        storage = self.ctx.storage.kv
+        storage.put("joined", storage.get("joined", 0) + 1)
         after = request.query.get("after")
         if after is not None:
             for row in self._said(int(after)):

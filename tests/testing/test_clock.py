@@ -89,11 +89,12 @@ async def test_pass_time_lets_tasks_go_on_between_timers() -> None:
 
 
 async def test_the_timers_of_the_loop_call_later_and_can_be_cancelled() -> None:
+    calls: list[str] = []
     called = asyncio.Event()
     timers = LoopTimers()
-    timers.call_later(0, lambda: called.set() if cancelled_ran == [] else None)
-    cancelled_ran: list[int] = []
-    timers.call_later(0, lambda: cancelled_ran.append(1)).cancel()
-    assert not called.is_set()
+    timers.call_later(0, lambda: calls.append("cancelled")).cancel()
+    timers.call_later(0.001, lambda: calls.append("called"))
+    timers.call_later(0.002, called.set)
+    assert calls == [], "never within call_later"
     await called.wait()
-    assert cancelled_ran == []
+    assert calls == ["called"]

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from dosql.client._async.responses import read_response
+from dosql.client._async.sockets import AsyncObjectSocket
 from dosql.client._async.transport import AsyncTransport
 from dosql.client._order import AsyncAnyCall, AsyncTurn
 from dosql.client.addresses import (
@@ -22,6 +23,7 @@ from dosql.client.addresses import (
 )
 from dosql.client.calls import decode, idempotency_key_or_new
 from dosql.client.methods import RemoteMethods, result_annotation
+from dosql.client.reconnect import Reconnect, Resume
 from dosql.client.responses import AsyncResponse
 from dosql.errors import InvalidRequestError
 from dosql.fetch import Request
@@ -139,16 +141,10 @@ class AsyncStub(Generic[T]):
     async def call(
         self, method: Callable[Concatenate[T, P], R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R: ...
-    @overload
-    async def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any: ...
-    async def call(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call ``Room.rename``, given as itself: a type checker knows arguments and result.
-
-        Given as text it is what the attribute of that name would be, also for names that the
-        stub has itself.
+    async def call(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the class, as in ``stub.call(Room.rename, "new")``: a type checker
+        knows its arguments and its result. It also reaches a method named like one of the stub.
         """
-        if isinstance(method, str):
-            return await self._invoke(method, self._methods.result_of(method), *args, **kwargs)
         return await self._invoke(method.__name__, result_annotation(method), *args, **kwargs)
 
     async def _invoke(self, method: str, annotation: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -184,6 +180,26 @@ class AsyncStub(Generic[T]):
             # From the pool of the long-lived: a reply that nobody reads holds no RPC up.
             response = await self._transport.stream(call, long_lived=True)
         return await read_response(response, self._transport.url)
+
+    def connect(
+        self,
+        path: str = "/",
+        *,
+        headers: HeadersInit = None,
+        reconnect: Reconnect | bool = False,
+        resume: Resume | None = None,
+    ) -> AsyncObjectSocket:
+        """A WebSocket that the object accepts in its ``fetch``; connected by ``async with``.
+
+        ``reconnect``: find the way back after a lost connection; ``resume`` tells the object where
+        to go on. See `AsyncObjectSocket`.
+        """
+        call = fetch_call(self._address, Request(path, "GET", headers))
+        policy = Reconnect() if reconnect is True else reconnect or None
+        url, sent = self._transport.handshake(call)
+        return AsyncObjectSocket(
+            url, sent, timeout_s=self._transport.timeout_s, reconnect=policy, resume=resume
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AsyncStub) and (self._transport, self._namespace, self.id) == (

@@ -100,6 +100,10 @@ class AsyncTransport:
         pool = self._streams if long_lived and self._streams is not None else self._calls
         return await self._repeat(call, pool, content, stream=True)
 
+    def handshake(self, call: Call) -> tuple[str, dict[str, str]]:
+        """URL and headers of ``call`` as a request for a WebSocket."""
+        return f"ws{self.url.removeprefix('http')}{call.path}", {**self._headers, **call.headers}
+
     async def chunks(self, response: httpx2.Response) -> AsyncIterator[bytes]:
         """The body of a streamed reply. Raises UnavailableError if it breaks off."""
         try:

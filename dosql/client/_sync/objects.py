@@ -12,6 +12,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from dosql.client._order import AnyCall, Turn
 from dosql.client._sync.responses import read_response
+from dosql.client._sync.sockets import ObjectSocket
 from dosql.client._sync.transport import Transport
 from dosql.client.addresses import (
     address,
@@ -23,6 +24,7 @@ from dosql.client.addresses import (
 )
 from dosql.client.calls import decode, idempotency_key_or_new
 from dosql.client.methods import RemoteMethods, result_annotation
+from dosql.client.reconnect import Reconnect, Resume
 from dosql.client.responses import SyncResponse
 from dosql.errors import InvalidRequestError
 from dosql.fetch import Request
@@ -138,16 +140,10 @@ class Stub(Generic[T]):
     def call(
         self, method: Callable[Concatenate[T, P], R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R: ...
-    @overload
-    def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any: ...
-    def call(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call ``Room.rename``, given as itself: a type checker knows arguments and result.
-
-        Given as text it is what the attribute of that name would be, also for names that the
-        stub has itself.
+    def call(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the class, as in ``stub.call(Room.rename, "new")``: a type checker
+        knows its arguments and its result. It also reaches a method named like one of the stub.
         """
-        if isinstance(method, str):
-            return self._invoke(method, self._methods.result_of(method), *args, **kwargs)
         return self._invoke(method.__name__, result_annotation(method), *args, **kwargs)
 
     def _invoke(self, method: str, annotation: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -183,6 +179,26 @@ class Stub(Generic[T]):
             # From the pool of the long-lived: a reply that nobody reads holds no RPC up.
             response = self._transport.stream(call, long_lived=True)
         return read_response(response, self._transport.url)
+
+    def connect(
+        self,
+        path: str = "/",
+        *,
+        headers: HeadersInit = None,
+        reconnect: Reconnect | bool = False,
+        resume: Resume | None = None,
+    ) -> ObjectSocket:
+        """A WebSocket that the object accepts in its ``fetch``; connected by ``async with``.
+
+        ``reconnect``: find the way back after a lost connection; ``resume`` tells the object where
+        to go on. See `ObjectSocket`.
+        """
+        call = fetch_call(self._address, Request(path, "GET", headers))
+        policy = Reconnect() if reconnect is True else reconnect or None
+        url, sent = self._transport.handshake(call)
+        return ObjectSocket(
+            url, sent, timeout_s=self._transport.timeout_s, reconnect=policy, resume=resume
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stub) and (self._transport, self._namespace, self.id) == (

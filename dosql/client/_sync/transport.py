@@ -101,6 +101,10 @@ class Transport:
         pool = self._streams if long_lived and self._streams is not None else self._calls
         return self._repeat(call, pool, content, stream=True)
 
+    def handshake(self, call: Call) -> tuple[str, dict[str, str]]:
+        """URL and headers of ``call`` as a request for a WebSocket."""
+        return f"ws{self.url.removeprefix('http')}{call.path}", {**self._headers, **call.headers}
+
     def chunks(self, response: httpx2.Response) -> Iterator[bytes]:
         """The body of a streamed reply. Raises UnavailableError if it breaks off."""
         try:

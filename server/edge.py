@@ -32,7 +32,6 @@ from server.asgi import (
 from server.context import SCOPE_KEY, RequestContext
 from server.error_responses import MethodNotAllowed, error_reply
 from server.metrics import Metrics
-from server.websockets import expect_upgrade, send_denial
 
 _REQUEST_ID = re.compile(REQUEST_ID_PATTERN.encode(), re.ASCII)
 _COMMON_HEADERS: list[tuple[bytes, bytes]] = [
@@ -165,6 +164,8 @@ class Edge:
         if segment in OWN_SEGMENTS:
             app = self._direct.objects if segment == "objects" else None
         if app is None:
+            from server.websockets import expect_upgrade
+
             await expect_upgrade(receive)
             raise NotFoundError("Not found")
         await app(scope, receive, send)
@@ -242,6 +243,8 @@ async def _answer_error(context: RequestContext, exc: Exception, scope: Scope, s
         return
     status, body, headers = error_reply(exc, context)
     if scope["type"] == "websocket":
+        from server.websockets import send_denial  # there are none without an app
+
         await send_denial(send, status, body, [JSON_TYPE, *headers])
         return
     if status == 413:

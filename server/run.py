@@ -12,9 +12,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
 import uvloop
@@ -23,29 +22,24 @@ from dosql.clock import SystemClock, SystemRandomness
 from dosql.errors import DosqlError
 from dosql.host.host import Host, HostSettings
 from dosql.limits import SWITCH_INTERVAL_S
-from dosql.objects.app import App
 from dosql.sqlite.database import DatabaseLimits
 from dosql.sqlite.migrations import load_migrations
 from server.access_log import AccessLog
 from server.admin_token import FILE_NAME, AdminToken, load_admin_token
-from server.app_loader import AppLoader
 from server.asgi import ASGIApp
 from server.components import Components
-from server.door import Door
 from server.edge import Direct, Edge, live
-from server.exchange import Answer
 from server.gate import Gate
 from server.lazy import LazyApp
 from server.listen import Address, url_of
 from server.log_writer import JsonHandler, LogWriter
 from server.metrics import Metrics
-from server.object_routes import FetchRoute, RpcRoute
 from server.protocol import close_stalled, protocol_class
-from server.reloader import Reloader
 from server.settings import Settings, load_settings, unknown_variables
-from server.socket_protocol import SocketServer, upgrade_protocol
-from server.socket_sweep import SocketSweep
 from server.sql_routes import sql_routes
+
+if TYPE_CHECKING:
+    from server.program import Program
 
 _USAGE = 2
 _FAILURE = 1
@@ -90,29 +84,20 @@ def _give_up(error: DosqlError, status: int) -> NoReturn:
     raise SystemExit(status)
 
 
-@dataclass(frozen=True, slots=True)
-class _Program:
-    """The user's app, and how to get its next version."""
-
-    app: App
-    loader: AppLoader
-
-
-def _load_program(settings: Settings) -> _Program | None:
+def _load_program(settings: Settings) -> Program | None:
     """None without an app. Exits with 2 if there is one and it cannot run."""
     if settings.app is None:
         return None
-    if settings.reload:  # of two versions within a second the older one's bytecode might be taken
-        sys.dont_write_bytecode = True
+    from server.program import Program  # with all about WebSockets
+
     try:
-        loader = AppLoader(settings.app, Path.cwd())
-        return _Program(loader.load(), loader)
+        return Program(settings.app, settings)
     except DosqlError as error:
         _give_up(error, _USAGE)
 
 
 async def _serve(
-    settings: Settings, address: Address, program: _Program | None, log: LogWriter
+    settings: Settings, address: Address, program: Program | None, log: LogWriter
 ) -> None:
     clock, randomness = SystemClock(), SystemRandomness()
     token = load_admin_token(
@@ -137,44 +122,18 @@ async def _serve(
             base_domain=settings.base_domain,
         )
         components = Components(host, gate, clock, randomness, Metrics(), log, asyncio.Event())
-        direct = await _direct(components, settings, program, stack)
+        exact: dict[str, ASGIApp] = {**sql_routes(gate), "/live": live}
+        direct = Direct(exact) if program is None else await program.open(components, exact, stack)
         app = LazyApp(
             lambda: _load_app(components, direct, settings),
             on_failure=lambda: server.handle_exit(signal.SIGTERM, None),
         )
-        server = _Server(_edge(app, direct, components, settings), components, settings)
+        edge = _edge(app, direct, components, settings)
+        server = _Server(edge, components, settings, program)
         _announce(settings, url_of(listener), token, program)
         asyncio.get_running_loop().call_later(_LOAD_AFTER_S, app.start)
         await server.serve(sockets=[listener, *(listener.dup() for _ in range(_ACCEPTORS - 1))])
         await app.ready()  # raises what kept it from being built
-
-
-async def _direct(
-    components: Components,
-    settings: Settings,
-    program: _Program | None,
-    stack: contextlib.AsyncExitStack,
-) -> Direct:
-    """The routes without the framework. What they start is stopped with the ``stack``."""
-    gate = components.gate
-    exact: dict[str, ASGIApp] = {**sql_routes(gate), "/live": live}
-    if program is None:
-        return Direct(exact)
-    objects = components.host.objects
-    answer = Answer(components.closing)
-    fetch = FetchRoute(objects, gate, answer)
-    door = Door(program.app, answer=answer, forward=fetch.forward)
-    await door.open()
-    stack.push_async_callback(door.close, settings.shutdown_seconds)
-    if settings.reload:
-
-        async def replace(app: App) -> None:
-            await objects.replace_app(app)
-            await door.replace(app, settings.shutdown_seconds)
-
-        reloading = asyncio.get_running_loop().create_task(Reloader(program.loader, replace).run())
-        stack.callback(reloading.cancel)
-    return Direct(exact, below={"rpc": RpcRoute(objects, gate)}, objects=fetch, door=door)
 
 
 def _edge(app: ASGIApp, direct: Direct, components: Components, settings: Settings) -> Edge:
@@ -235,14 +194,15 @@ def _body_limit(settings: Settings) -> Callable[[str], int]:
 class _Server(uvicorn.Server):
     """uvicorn, with our streams told to end when it shuts down, and a clean exit status."""
 
-    def __init__(self, app: Edge, components: Components, settings: Settings) -> None:
-        self._sockets = SocketSweep()
-        sockets = SocketServer(message_bytes_max=settings.websocket_bytes_max, sweep=self._sockets)
+    def __init__(
+        self, app: Edge, components: Components, settings: Settings, program: Program | None
+    ) -> None:
+        self._sockets = None if program is None else program.sweep
         super().__init__(
             uvicorn.Config(
                 app,
                 lifespan="off",
-                ws=upgrade_protocol(sockets),
+                ws="none" if program is None else program.socket_protocol(),
                 ws_max_size=settings.websocket_bytes_max,
                 ws_per_message_deflate=False,
                 http=protocol_class(components.clock, components.randomness),
@@ -275,17 +235,19 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         sweep = close_stalled(self.server_state.connections, self._clock)
         self._sweep = asyncio.get_running_loop().create_task(sweep)
-        self._sockets.start()
+        if self._sockets is not None:
+            self._sockets.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let streams end, then wait for the requests under way."""
         self._sweep.cancel()
-        self._sockets.stop()
+        if self._sockets is not None:
+            self._sockets.stop()
         self._closing.set()
         await super().shutdown(sockets)
 
 
-def _announce(settings: Settings, url: str, token: AdminToken, program: _Program | None) -> None:
+def _announce(settings: Settings, url: str, token: AdminToken, program: Program | None) -> None:
     """What a newcomer needs; the token only when it was just made."""
     shown = token.text if token.created else "$DOSQL_ADMIN_TOKEN"
     lines = [f"dosql listens on {url}", f"data directory: {settings.data_dir.resolve()}"]
@@ -295,8 +257,7 @@ def _announce(settings: Settings, url: str, token: AdminToken, program: _Program
         shown = f"$(cat {settings.data_dir.resolve() / FILE_NAME})"
         lines.append(f"admin token:    in {settings.data_dir.resolve() / FILE_NAME}")
     if program is not None:
-        names = ", ".join(program.app.registrations) or "no durable objects"
-        lines.append(f"app:            {settings.app} ({names})")
+        lines.append(f"app:            {program}")
     lines += [
         "try:",
         f"  curl {url}/query -H 'X-Tenant-ID: acme' -H 'Content-Type: application/json' \\",

@@ -44,5 +44,6 @@ def dial(url: str, headers: Mapping[str, str], timeout_s: float) -> Line:
     """Connect. Raises what the library raises."""
     from websockets.sync.client import connect
 
-    line: Line = connect(url, **_options(headers, timeout_s))
+    # Entered, and not kept: `Line.close` does all that leaving it would do.
+    line: Line = connect(url, **_options(headers, timeout_s)).__enter__()
     return line

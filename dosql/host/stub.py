@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from dosql.errors import ConflictError
 from dosql.fetch import Request, Response
 from dosql.host.tenant import Done
 from dosql.ids import ObjectId
@@ -57,6 +58,23 @@ class Stub(Generic[ObjectT]):
             request = Request(request, method, headers, body)
         await _leave()
         return await self._objects.fetch(self._namespace, self.id, request)
+
+    async def forward(
+        self, scope: Any, receive: Any, send: Any, *, path: str | None = None
+    ) -> None:
+        """For an application that `App.mount` was given: let the object answer a request, or a
+        WebSocket, of ASGI's; ``path`` (not encoded) instead of the request's own.
+
+        Raises:
+            ConflictError: ``not_in_server``: the request did not come through dosql's server.
+        """
+        forward: Callable[..., Awaitable[None]] | None = scope.get("dosql.forward")
+        if forward is None:
+            raise ConflictError(
+                "Only a request that came through `dosql serve` can be forwarded.",
+                code="not_in_server",
+            )
+        await forward(self, scope, receive, send, path)
 
     @overload
     async def call(

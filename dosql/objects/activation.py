@@ -330,7 +330,9 @@ class Activation:
     def _durable_moved(self) -> None:
         broken = self.ground.broken
         if broken is not None:
-            self._end(ObjectResetError(f"The object was reset: {broken.message}"), failed=True)
+            error = ObjectResetError(f"The object was reset: {broken.message}")
+            error.__cause__ = broken
+            self._end(error, failed=True)
         else:
             self.gate.release()
 
@@ -620,10 +622,12 @@ class Activation:
 def _at_commit(error: DosqlError) -> DosqlError:
     if isinstance(error, ObjectResetError):
         return error
-    return ObjectResetError(
+    reset = ObjectResetError(
         "The object was reset and its event undone, because what it wrote could not be "
         f"committed: {error.message}"
     )
+    reset.__cause__ = error
+    return reset
 
 
 def _fail(future: asyncio.Future[Any], error: BaseException) -> None:

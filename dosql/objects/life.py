@@ -82,7 +82,7 @@ class Life:
             await self.activation.run(construct, waits=False)
         except ObjectResetError:
             if failures:
-                raise object_error(failures[0]) from failures[0]
+                raise object_error(failures[0])
             raise
 
     def end(self) -> None:
@@ -122,7 +122,7 @@ class Life:
         try:
             (result, replayed), bookmark = await activation.run(run, waits=method.may_wait)
         except Exception as error:
-            raise object_error(error) from error
+            raise object_error(error)
         return result, bookmark, replayed
 
     async def fetch(self, request: Request) -> Response:
@@ -150,7 +150,7 @@ class Life:
         try:
             response, _ = await self.activation.run(run)
         except Exception as error:
-            raise object_error(error) from error
+            raise object_error(error)
         if response.is_stream:
             stream = self._gated(response.chunks())
             response = Response(stream, response.status, response.headers)

@@ -8,6 +8,7 @@ and takes and leaves the turn around each ``send``.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -52,12 +53,17 @@ class Steps(Generic[T]):
                     error = None
                 except BaseException as raised:
                     error = raised
-                try:
-                    activation.check_alive()
-                    yield from activation.resume(event).__await__()
-                except BaseException:
-                    self._abandon()
-                    raise
+                while True:
+                    try:
+                        activation.check_alive()
+                        yield from activation.resume(event).__await__()
+                        break
+                    except asyncio.CancelledError as raised:
+                        # For the code to hear of, when its turn comes; unless the object was reset.
+                        error = raised
+                    except BaseException:
+                        self._abandon()
+                        raise
             activation.begin_step(event)
             try:
                 awaited = coroutine.send(None) if error is None else coroutine.throw(error)

@@ -67,6 +67,13 @@ class MemoryHost:
         entry = self.catalog(namespace).find_by_id(id)
         return None if entry is None else entry.key
 
+    def ids(self, namespace: str) -> list[ObjectId]:
+        """The ids of all objects of the namespace that store something, by name."""
+        rows = self._catalog_instance().db.query(
+            "SELECT id, name FROM objects WHERE namespace = ? ORDER BY name, id", [namespace]
+        )
+        return [ObjectId(id, name) for id, name in rows.rows]  # type: ignore[arg-type]
+
     @property
     def catalog_ground(self) -> MemoryGround | None:
         """The catalog's own; None while it is being rebuilt."""

@@ -85,6 +85,10 @@ class MemorySocket:
         self._connection.closed(CLOSE_ABNORMAL, GONE, False)
         await asyncio.sleep(0)
 
+    def cut(self) -> None:
+        """End without the object hearing of it: its whole process is gone."""
+        self._ended(CLOSE_ABNORMAL, GONE)
+
     def stop_reading(self) -> None:
         """Be a slow client: what the object sends waits at its side."""
         self._transport.stop()

@@ -153,7 +153,7 @@ async def test_without_reconnect_a_lost_connection_is_an_error(
     program: ServerProcess, hall: Callable
 ) -> None:
     async with client_of(program) as client, hall(client).connect("/ws") as ws:
-        await ws.send("abort")
+        await ws.send("close 1012")
         with pytest.raises(UnavailableError) as caught:
             async for _ in ws:
                 pass
@@ -161,16 +161,48 @@ async def test_without_reconnect_a_lost_connection_is_an_error(
 
 
 async def test_a_lost_connection_is_made_again(program: ServerProcess, hall: Callable) -> None:
-    """The object was reset; its sockets are closed so that clients connect to what is durable."""
+    async with client_of(program) as client:
+        stub = hall(client)
+        async with (
+            stub.connect("/ws?name=ada", reconnect=SOON) as ws,
+            stub.connect("/ws?name=bob") as other,
+        ):
+            await ws.send("close 1012")
+            waiting = asyncio.ensure_future(ws.receive())
+            while not waiting.done():
+                await other.send("all are you back?")
+                await other.receive()
+            assert "?" in await waiting
+        assert ws.connections == 2
+
+
+async def test_a_sender_makes_a_lost_connection_again_too(
+    program: ServerProcess, hall: Callable
+) -> None:
     async with client_of(program) as client:
         async with hall(client).connect("/ws?name=ada", reconnect=SOON) as ws:
-            await ws.send("abort")
-            waiting = asyncio.ensure_future(ws.receive())
-            while ws.connections < 2:
-                await asyncio.sleep(0.01)
-            await ws.send("who")
-            assert await waiting == "ada of 1, life 2"
+            await ws.send("close 1012")
+            assert ws._line is not None
+            await ws._line.wait_closed()
+            await ws.send("echo back")
+            assert await ws.receive() == "back"
         assert ws.connections == 2
+
+
+async def test_closing_ends_the_wait_for_another_connection(
+    program: ServerProcess, hall: Callable
+) -> None:
+    async with client_of(program) as client:
+        policy = Reconnect(delay_s_first=0.01, delay_s_max=0.01)
+        async with hall(client).connect("/ws?name=ada", reconnect=policy) as ws:
+            ws._url = "ws://127.0.0.1:9/"
+            await ws.send("close 1012")
+            waiting = asyncio.ensure_future(ws.receive())
+            assert ws._line is not None
+            await ws._line.wait_closed()
+            await ws.aclose()
+            with pytest.raises(ConflictError):
+                await asyncio.wait_for(waiting, 10)
 
 
 async def test_no_committed_message_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:

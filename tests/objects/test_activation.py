@@ -577,3 +577,28 @@ async def test_after_a_reset_the_code_of_other_events_does_not_run_on(subject: S
         await task
     assert reached == ["finally"]
     assert not subject.ground.turns.busy
+
+
+async def test_a_timeout_that_comes_while_the_turn_is_awaited_reaches_the_code(
+    subject: Subject,
+) -> None:
+    waits, ready = asyncio.Event(), asyncio.Event()
+
+    async def timed() -> str:
+        try:
+            async with asyncio.timeout(0.01):
+                await ready.wait()
+        except TimeoutError:
+            return "timed out"
+        return "in time"
+
+    async def critical() -> None:
+        ready.set()
+        await waits.wait()
+
+    event = subject.begin(timed)
+    await turns()
+    section = subject.begin(lambda: subject.activation.section(critical))
+    asyncio.get_running_loop().call_later(0.05, waits.set)
+    await section
+    assert await event == "timed out"

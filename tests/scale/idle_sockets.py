@@ -26,8 +26,6 @@ from tests.support.server import ADMIN_TOKEN, ServerProcess
 
 _TOKEN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 _IDLE_SECONDS = 1.0
-import os
-MAXOPEN=int(os.environ.get("MAXOPEN","1100"))
 _AT_ONCE = 50
 _ROUNDS = 20
 _PADDING = "x" * 180
@@ -90,9 +88,8 @@ def measure(data_dir: Path, *, sockets: int, objects: int, broadcast_to: int) ->
         data_dir,
         app="tests.support.socket_app:app",
         idle_seconds=_IDLE_SECONDS,
-        max_open=MAXOPEN,
+        max_open=objects + 100,
         log_level="warning",
-        prelude=os.environ.get("PRELUDE",""),
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

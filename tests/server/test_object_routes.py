@@ -75,6 +75,7 @@ def test_an_object_gets_method_path_query_headers_and_body(program: ServerProces
         ("/objects/echo/a%2Fb/c", "a/b", "/c"),
         ("/objects/echo/caf%C3%A9/c%2Fd", "café", "/c/d"),
         ("/objects/echo/%40x", "@x", "/"),
+        ("/objects/echo/%40" + "0" * 64, "@" + "0" * 64, "/"),
         ("/objects/echo/a+b%20c//d", "a+b c", "//d"),
     ],
 )
@@ -104,7 +105,6 @@ def test_an_object_is_found_by_its_id_too(program: ServerProcess) -> None:
         ("/objects/%FF/x/", 400, "invalid_object_name"),
         ("/objects/echo/" + "x" * 2_000, 400, "invalid_object_name"),
         ("/objects/echo/@" + "0" * 64, 400, "invalid_object_id"),
-        ("/objects/echo/%40" + "0" * 64, 400, "invalid_object_name"),
         ("/objects/echo", 404, "not_found"),
         ("/objects/echo//x", 404, "not_found"),
         ("/objects", 404, "not_found"),

@@ -12,7 +12,7 @@ from typing import Any
 
 Effect = list[Any]
 """``["put", key, value]``, ``["delete", key]``, ``["row", text]``, ``["alarm", name, ms]``,
-``["alarm again", name, ms]`` (the running one, when a later one is deleted), ``["no alarm", name]``,
+``["alarm again", name, ms]`` (what runs, when a later time is deleted), ``["no alarm", name]``,
 ``["fired", name, ms]``."""
 
 
@@ -71,9 +71,7 @@ class Life:
     place from which an exception would surely be seen.
     """
 
-    def __init__(
-        self, name: str, units: list[Unit], violated: Callable[[str], Violation]
-    ) -> None:
+    def __init__(self, name: str, units: list[Unit], violated: Callable[[str], Violation]) -> None:
         self.name = name
         self.violated = violated
         self.units = units
@@ -120,7 +118,9 @@ class Life:
         """A critical section of ``who`` begins, within that of ``outer``."""
         holder = self._holders[-1] if self._holders else None
         if self.over or holder != outer:
-            raise self.violated(f"{self.name}: {who} enters a critical section within that of {holder}")
+            raise self.violated(
+                f"{self.name}: {who} enters a critical section within that of {holder}"
+            )
         self._holders.append(who)
 
     def leave(self) -> None:

@@ -40,6 +40,7 @@ WEIGHTS = {
     "hang up": 1,
 }
 
+
 class Socket:
     """A client's end, and what it has sent."""
 
@@ -315,4 +316,3 @@ def simulate(seed: int, simulation: type[Simulation] = Simulation) -> World:
     finally:
         loop.close()
     return world
-

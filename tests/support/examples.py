@@ -59,6 +59,12 @@ class Socket:
         """The next frame. Fails if none comes."""
         return json.loads(self._ws.recv(timeout=WAIT_S))
 
+    def receive_text(self) -> str:
+        """The next frame as it came. Fails if none comes."""
+        text = self._ws.recv(timeout=WAIT_S)
+        assert isinstance(text, str)
+        return text
+
     def receive_type(self, kind: str) -> Any:
         """The next frame of this type; others are skipped."""
         while (frame := self.receive())["type"] != kind:

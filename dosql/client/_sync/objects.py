@@ -188,7 +188,7 @@ class Stub(Generic[T]):
         reconnect: Reconnect | bool = False,
         resume: Resume | None = None,
     ) -> ObjectSocket:
-        """A WebSocket that the object accepts in its ``fetch``; connected by ``async with``.
+        """A WebSocket that the object accepts in its ``fetch``; a context manager connects it.
 
         ``reconnect``: find the way back after a lost connection; ``resume`` tells the object where
         to go on. See `ObjectSocket`.

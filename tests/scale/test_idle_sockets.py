@@ -1,0 +1,36 @@
+"""Idle WebSockets keep no object awake and cost little; all of them can still be reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.scale.idle_sockets import Figures, measure, raise_descriptors
+
+_KB_PER_SOCKET_MAX = 12
+"""Measured: 5 to 7. A task per socket, or what is left of its request, would not fit in."""
+
+
+def test_hundreds_of_idle_sockets_keep_no_object_awake(tmp_path: Path) -> None:
+    """The same with ten thousand, and their memory: nightly."""
+    figures = measure(tmp_path / "data", sockets=300, objects=30, broadcast_to=50)
+    _check(figures)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_ten_thousand_idle_sockets_cost_a_few_kilobytes_each(tmp_path: Path) -> None:
+    raise_descriptors()
+    figures = measure(tmp_path / "data", sockets=10_000, objects=1_000, broadcast_to=1_000)
+    _check(figures)
+    assert figures.kb_per_socket < _KB_PER_SOCKET_MAX
+
+
+def _check(figures: Figures) -> None:
+    print("\n" + "\n".join(figures.lines()))
+    assert figures.awake == 0
+    assert len(figures.wakes) == min(figures.objects, 300)
+    rounds = len(figures.broadcasts) / figures.broadcast_to
+    assert rounds == int(rounds) > 0
+    assert len(figures.stored_broadcasts) == len(figures.broadcasts)

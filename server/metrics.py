@@ -6,7 +6,7 @@ Labels are route templates, methods and statuses: their number does not grow wit
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from typing import TYPE_CHECKING
 
 from dosql.host.host import HostStatistics
@@ -39,6 +39,8 @@ class Metrics:
         self._durations: dict[str, list[int]] = {}
         self._seconds: dict[str, float] = {}
         self.in_progress = 0
+        self.open_sockets: Sized = ()
+        """The WebSockets of objects that are open now."""
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one finished request."""
@@ -84,6 +86,8 @@ class Metrics:
             durations.add_metric([route], buckets, self._seconds[route])
         yield durations
         yield GaugeMetricFamily("dosql_requests_in_progress", "Under way.", self.in_progress)
+        sockets = len(self.open_sockets)
+        yield GaugeMetricFamily("dosql_open_websockets", "WebSockets of objects open now.", sockets)
         yield CounterMetricFamily("dosql_log_lines_dropped", "Log lines lost.", dropped)
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(f"dosql_{name}", text, getattr(statistics, name))

@@ -60,6 +60,7 @@ class Program:
         Raises:
             InvalidRequestError: ``app_invalid``: what is mounted refuses to start.
         """
+        components.metrics.open_sockets = self.sweep
         objects = components.host.objects
         shutdown_s = self._settings.shutdown_seconds
         answer = Answer(components.closing)

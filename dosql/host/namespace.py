@@ -73,21 +73,18 @@ class Namespace(Generic[ObjectT]):
         return f"<Namespace {self.name}>"
 
 
-def check_object_name(name: str) -> str:
+def check_object_name(name: object) -> str:
     """The name itself, if an object may have it. Raises as `Namespace.id_from_name`."""
-    problem = _problem(name)
-    if problem is not None:
-        raise InvalidRequestError(f"An object's name {problem}.", code="invalid_object_name")
-    return name
-
-
-def _problem(name: str) -> str | None:
     if not isinstance(name, str):
-        return f"is text, not {type(name).__name__}"
+        raise _invalid(f"is text, not {type(name).__name__}")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        return "is valid Unicode text"
+        raise _invalid("is valid Unicode text") from None
     if not 0 < size <= OBJECT_NAME_BYTES_MAX:
-        return f"has 1 to {OBJECT_NAME_BYTES_MAX:,} bytes of UTF-8, not {size:,}"
-    return None
+        raise _invalid(f"has 1 to {OBJECT_NAME_BYTES_MAX:,} bytes of UTF-8, not {size:,}")
+    return name
+
+
+def _invalid(rule: str) -> InvalidRequestError:
+    return InvalidRequestError(f"An object's name {rule}.", code="invalid_object_name")

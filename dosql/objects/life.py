@@ -81,9 +81,10 @@ class Life:
         try:
             await self.activation.run(construct, waits=False)
         except ObjectResetError:
-            if failures:
-                raise object_error(failures[0])
-            raise
+            if not failures:
+                raise
+        if failures:
+            raise object_error(failures[0])
 
     def end(self) -> None:
         """The object leaves memory, or was reset."""
@@ -121,8 +122,10 @@ class Life:
 
         try:
             (result, replayed), bookmark = await activation.run(run, waits=method.may_wait)
+        except DosqlError:
+            raise
         except Exception as error:
-            raise object_error(error)
+            raise object_error(error) from error
         return result, bookmark, replayed
 
     async def fetch(self, request: Request) -> Response:
@@ -149,8 +152,10 @@ class Life:
 
         try:
             response, _ = await self.activation.run(run)
+        except DosqlError:
+            raise
         except Exception as error:
-            raise object_error(error)
+            raise object_error(error) from error
         if response.is_stream:
             stream = self._gated(response.chunks())
             response = Response(stream, response.status, response.headers)

@@ -16,6 +16,7 @@ from typing import get_type_hints
 import pytest
 
 from dosql import Request
+from dosql.testing import harness
 from examples.counter_guide.api import api
 from examples.counter_guide.app import app as guide_app
 from examples.counter_guide.env import Bindings, Context
@@ -67,8 +68,6 @@ def test_seed_0_1_the_env_has_a_typed_namespace_for_each_class() -> None:
 
 
 async def test_seed_0_2_0_15_0_16_middleware_sets_the_variables_of_a_request() -> None:
-    from dosql.testing import harness
-
     async with harness(guide_app) as h:
         context = Context(Request("/api/counter2/value", headers={"X-Request-ID": "abc"}), h.env)
         assert (await api(context)).status == 200

@@ -16,6 +16,8 @@ import pytest
 from dosql import Request, Response
 from dosql.errors import ConflictError, NotFoundError
 from dosql.patterns import BaseDurableObject
+from dosql.testing import SimpleState
+from examples.object_patterns import test_my_object
 from examples.object_patterns.app import app as patterns_app
 from examples.object_patterns.notebook import DAY_MS
 from tests.support.examples import (
@@ -88,8 +90,6 @@ class Shelf(BaseDurableObject):
 
 
 async def shelf(path: str) -> tuple[int, Any]:
-    from dosql.testing import SimpleState
-
     response = await Shelf(SimpleState(), {}).fetch(Request(f"http://test{path}"))
     return response.status, await response.json()
 
@@ -111,8 +111,6 @@ async def test_seed_3_1_replies_and_concurrency() -> None:
 
 
 async def test_seed_3_1_on_initialize_runs_once_and_before_everything_else() -> None:
-    from dosql.testing import SimpleState
-
     state = SimpleState()
     obj = Shelf(state, {})
     for _ in range(3):
@@ -456,8 +454,6 @@ def test_seed_3_31_a_put_that_nobody_awaits_is_kept(tmp_path: Path) -> None:
 
 async def test_seed_3_20_an_object_is_tested_without_a_server() -> None:
     """The test that the example shows."""
-    from examples.object_patterns import test_my_object
-
     await test_my_object.test_it_counts()
     await test_my_object.test_it_knows_nothing_else()
 

@@ -357,6 +357,7 @@ def test_a_websocket_goes_to_the_object(program: ServerProcess) -> None:
         assert ws.recv() == "welcome /chat {'name': 'Ada'}"
         ws.send("hello")
         assert ws.recv() == "hello"
+        assert program.metric("dosql_open_websockets") == 1
         ws.send(b"\x00\x01")
         assert ws.recv() == b"\x00\x01"
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from dosql import App, Request
 from dosql.errors import DosqlError, ObjectResetError, OutcomeUnknownError, UnavailableError
+from dosql.log.records import ObjectKey
+from dosql.testing.clock import ManualClock
 from dosql.testing.memory_host import MemoryHost
-from dosql.testing.memory_log import MemoryLog
+from dosql.testing.memory_log import Image, MemoryLog
 from dosql.testing.sockets import MemorySocket, SocketClosed
 from tests.simulation.loop import SimulationLoop
 from tests.simulation.model import Violation
@@ -55,7 +59,6 @@ class Simulation:
     """Everything that one seed decides."""
 
     make_host = MemoryHost
-    make_log = MemoryLog
 
     def __init__(self, seed: int, loop: SimulationLoop, world: World) -> None:
         self.seed = seed
@@ -64,7 +67,8 @@ class Simulation:
         self.random = world.random
         self.names = world.names
         self.clock = world.clock
-        self.log = self.make_log()
+        self.log = MemoryLog(empty_catalog())
+        self.log.hold()
         world.use(self.log)
         self.sockets: list[Socket] = []
         self.calls: dict[str, asyncio.Task[None]] = {}
@@ -72,8 +76,6 @@ class Simulation:
     async def run(self) -> None:
         """Raises Violation."""
         await self._start()
-        await self._settle()  # the catalog is made
-        self.log.hold()
         for _ in range(self.random.randint(15, ACTIONS_MAX)):
             word = self.random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
             await getattr(self, f"_{word.replace(' ', '_')}")()
@@ -266,7 +268,6 @@ class Simulation:
             await self._next_timer()
         if left := self.world.alarms_left():
             raise Violation(f"alarms that never ran: {left}")
-        await self._look_at_all()
         for name in self.names:
             await self.host.hibernate(self._stub(name).id)
         await self._look_at_all()
@@ -301,6 +302,22 @@ class Simulation:
         await self._rest()
         if self.calls:
             raise Violation(f"never answered: {list(self.calls)}")
+
+
+@cache
+def empty_catalog() -> Mapping[ObjectKey, Image]:
+    """What is durable before the first call: the same for all seeds, and made once."""
+    clock = ManualClock()
+    loop = SimulationLoop(clock)
+    log = MemoryLog()
+
+    async def start() -> None:
+        await MemoryHost(App(), log=log, clock=clock, timers=clock).start()
+        await loop.settle()
+
+    loop.run_until_complete(start())
+    loop.close()
+    return log.images
 
 
 def simulate(seed: int, simulation: type[Simulation] = Simulation) -> World:

@@ -23,6 +23,8 @@ class Subject(DurableObject):
         super().__init__(ctx, env)
         self.world: World = env.WORLD
         self.life: Life = self.world.woke(ctx.id.name)
+        self.found_tables = False
+        self.found_tables = self.has_tables()  # from then on they are there to stay
         self.compare("wake")
         script = self.world.constructor_script()
         if script:
@@ -145,5 +147,7 @@ class Subject(DurableObject):
                 storage.alarms.delete(name)
 
     def has_tables(self) -> bool:
-        sql = "SELECT 1 FROM sqlite_schema WHERE name = 'units'"
-        return bool(self.ctx.storage.sql.exec(sql).to_list())
+        if not self.found_tables:
+            sql = "SELECT 1 FROM sqlite_schema WHERE name = 'units'"
+            return bool(self.ctx.storage.sql.exec(sql).to_list())
+        return True

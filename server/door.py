@@ -42,10 +42,7 @@ class Door:
         Raises:
             InvalidRequestError: ``app_invalid``: it refuses to start.
         """
-        if self._app.mounted is not None:
-            lifespan = Lifespan(self._app.mounted)
-            await lifespan.start()
-            self._lifespan = lifespan
+        self._lifespan = await _started(self._app)
 
     async def close(self, seconds: float) -> None:
         """Wait for what `FetchContext.wait_until` was given, then stop what is mounted."""
@@ -63,9 +60,8 @@ class Door:
         Raises:
             InvalidRequestError: ``app_invalid``: it refuses to start; the old one goes on.
         """
-        old, self._app = self._lifespan, app
-        self._lifespan = None
-        await self.open()
+        started = await _started(app)
+        old, self._lifespan, self._app = self._lifespan, started, app
         if old is not None:
             await old.stop(seconds)
 
@@ -94,6 +90,14 @@ class Door:
         except Exception as exc:
             raise shown_error(exc) from exc
         await self._answer(response, scope, receive, send)
+
+
+async def _started(app: App) -> Lifespan | None:
+    if app.mounted is None:
+        return None
+    lifespan = Lifespan(app.mounted)
+    await lifespan.start()
+    return lifespan
 
 
 class _Context:

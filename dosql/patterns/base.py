@@ -52,8 +52,7 @@ class BaseDurableObject(DurableObject):
 
     def __init__(self, ctx: ObjectState, env: Any) -> None:
         super().__init__(ctx, env)
-        self._initialized = False
-        ctx.block_concurrency_while(self.initialize)
+        self._initialized = ctx.block_concurrency_while(self.on_initialize)
 
     @property
     def state(self) -> ObjectState:
@@ -63,14 +62,12 @@ class BaseDurableObject(DurableObject):
     # --- life ---------------------------------------------------------------------------------
 
     async def initialize(self) -> None:
-        """Run `on_initialize` unless it ran already in this life.
+        """Return when `on_initialize` has run, which it does once in every life of the object.
 
-        The constructor arranges it; awaiting it again does no harm. If it raises, the object is
-        reset and the next event tries again.
+        The runtime waits for it before the first event; awaiting it again does no harm. If it
+        raises, the object is reset and the next event tries again.
         """
-        if not self._initialized:
-            self._initialized = True
-            await self.on_initialize()
+        await self._initialized
 
     async def on_initialize(self) -> None:
         """Override: load what every event needs."""

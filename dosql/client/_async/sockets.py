@@ -143,10 +143,13 @@ class AsyncObjectSocket:
             if self._closed or self._policy is None or not self._may_return():
                 raise error
             line = self._line = await self._dial_again(self._policy)
-            if self._closed:  # meanwhile
+            if self._has_ended():  # meanwhile
                 await line.close()
                 raise closed_error(1000, "")
             return line
+
+    def _has_ended(self) -> bool:
+        return self._closed
 
     async def _dial_again(self, policy: Reconnect) -> AsyncLine:
         attempt = 0

@@ -144,10 +144,13 @@ class ObjectSocket:
             if self._closed or self._policy is None or not self._may_return():
                 raise error
             line = self._line = self._dial_again(self._policy)
-            if self._closed:  # meanwhile
+            if self._has_ended():  # meanwhile
                 line.close()
                 raise closed_error(1000, "")
             return line
+
+    def _has_ended(self) -> bool:
+        return self._closed
 
     def _dial_again(self, policy: Reconnect) -> Line:
         attempt = 0

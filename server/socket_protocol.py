@@ -247,7 +247,7 @@ class UpgradeProtocol(WebSocketsSansIOProtocol):
         """The client asks for a WebSocket: the application starts soon."""
         super().handle_connect(event)
         if hasattr(self, "scope"):
-            extensions = cast("dict[str, Any]", self.scope["extensions"])
+            extensions = cast("dict[str, Any]", self.scope.setdefault("extensions", {}))
             extensions[TAKE_OVER] = self.take_over
 
     def take_over(self, client: ClientWebSocket, headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -24,7 +24,8 @@ class Notebook(BaseDurableObject):
 
     async def remove(self, key: str) -> bool:
         """Whether there was such a key."""
-        return await self.delete(key)
+        existed: bool = await self.delete(key)
+        return existed
 
     async def save_all(self, values: dict[str, Any]) -> None:
         """All of them or, if one cannot be stored, none."""
@@ -32,11 +33,13 @@ class Notebook(BaseDurableObject):
 
     async def load_all(self, keys: list[str]) -> dict[str, Any]:
         """Those that exist, in the order of their keys."""
-        return await self.get(keys)
+        values: dict[str, Any] = await self.get(keys)
+        return values
 
     async def remove_all(self, keys: list[str]) -> int:
         """How many there were."""
-        return await self.delete(keys)
+        count: int = await self.delete(keys)
+        return count
 
     async def entries(
         self,
@@ -80,7 +83,8 @@ class Notebook(BaseDurableObject):
     async def clean_up(self) -> int:
         """Delete what is older than a day; returns how much it was."""
         old = await self.list(prefix="temp:", end=f"temp:{self.now_ms() - DAY_MS}")
-        return await self.delete(list(old))
+        count: int = await self.delete(list(old))
+        return count
 
     async def alarm(self, info: AlarmInfo) -> None:
         await self.clean_up()

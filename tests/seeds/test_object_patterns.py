@@ -331,7 +331,8 @@ def test_seed_3_5_the_counter_service(patterns: ServerProcess, name: str) -> Non
     assert public(patterns, "GET", f"{path}/value").json() == {"value": 4}
     reply = public(patterns, "GET", f"{path}/increment")
     assert (reply.status, reply.headers["allow"]) == (405, "POST")
-    for wrong in ({"by": 1.5}, {"by": True}, {"by": "1"}, [], 1):
+    wrongs: tuple[object, ...] = ({"by": 1.5}, {"by": True}, {"by": "1"}, [], 1)
+    for wrong in wrongs:
         assert public(patterns, "POST", f"{path}/increment", json=wrong).status == 400
     assert public(patterns, "GET", f"{path}/nothing").status == 404
     assert public(patterns, "POST", f"{path}/reset").json() == {"value": 0}

@@ -13,7 +13,7 @@ from typing import Any
 Effect = list[Any]
 """``["put", key, value]``, ``["delete", key]``, ``["row", text]``, ``["alarm", name, ms]``,
 ``["alarm again", name, ms]`` (what runs, when a later time is deleted), ``["no alarm", name]``,
-``["fired", name, ms]``."""
+``["fired", name, ms]``, ``["wipe"]``."""
 
 
 class Violation(AssertionError):
@@ -47,6 +47,10 @@ class State:
             case ["fired", name, at_ms]:
                 if self.alarms.get(name) == at_ms:
                     del self.alarms[name]
+            case ["wipe"]:
+                self.kv.clear()
+                self.rows.clear()
+                self.alarms.clear()
             case _:
                 raise AssertionError(effect)
 

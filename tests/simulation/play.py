@@ -73,6 +73,20 @@ class Play:
             return
         self._tell([id], effects, True)
 
+    async def wipe(self) -> None:
+        """Everything goes, the ids of earlier units too; one transaction of its own."""
+        try:
+            self.storage.delete_all()
+        except ConflictError as error:
+            assert error.code == "transaction_open", error  # noqa: PT017
+            return
+        id = self.world.next_id()
+        self.world.wiped(self.life, id)
+        self.subject.apply([], id)
+        self.life.running.clear()
+        self.fresh = True
+        self._tell([id], [["wipe"]], True)
+
     async def send(self) -> None:
         for ws in self.subject.ctx.get_websockets():
             ws.send(f"{self.life.position} is news of {self.who}")
@@ -96,7 +110,7 @@ class Play:
                 case ["no alarm", name] if name in self.life.running:
                     # What runs is not stopped; only a time that it was given meanwhile is undone.
                     at_ms = self.life.running[name]
-                    if state.alarms.get(name) == at_ms:
+                    if state.alarms.get(name, at_ms) == at_ms:
                         continue
                     real.append(["alarm again", name, at_ms])
                 case _:

@@ -37,6 +37,7 @@ class Scripts:
             "sync": 3,
             "fail": 1,
             "abort": 0.4,
+            "wipe": 0.6,
             "later": 2,
             "on thread": 2,
         }

@@ -204,7 +204,7 @@ class Simulation:
             self.world.go_on(self.random.choice(list(self.world.pauses)))
 
     async def _advance(self) -> None:
-        seconds = self.random.choice([0.001, 0.06, 2.5, 12.0])
+        seconds = self.random.choice([0.001, 0.06, 2.5, 2.5, 12.0, 31.0])
         self.world.note(f"{seconds} s pass")
         self.world.passes(seconds)
         self.clock.advance(seconds)

@@ -23,8 +23,6 @@ class Subject(DurableObject):
         super().__init__(ctx, env)
         self.world: World = env.WORLD
         self.life: Life = self.world.woke(ctx.id.name)
-        self.found_tables = False
-        self.found_tables = self.has_tables()  # from then on they are there to stay
         self.compare("wake")
         script = self.world.constructor_script()
         if script:
@@ -86,7 +84,7 @@ class Subject(DurableObject):
             await play.all(script)
             play.change_now([["fired", info.name, info.scheduled_time]])
         finally:
-            del self.life.running[info.name]
+            self.life.running.pop(info.name, None)
 
     # --- storage ------------------------------------------------------------------------------
 
@@ -147,7 +145,5 @@ class Subject(DurableObject):
                 storage.alarms.delete(name)
 
     def has_tables(self) -> bool:
-        if not self.found_tables:
-            sql = "SELECT 1 FROM sqlite_schema WHERE name = 'units'"
-            return bool(self.ctx.storage.sql.exec(sql).to_list())
-        return True
+        sql = "SELECT 1 FROM sqlite_schema WHERE name = 'units'"
+        return bool(self.ctx.storage.sql.exec(sql).to_list())

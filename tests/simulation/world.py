@@ -64,6 +64,8 @@ class World:
         """The run comes to its end: nothing new is begun."""
         self._numbers = Counter[str]()
         self._alarm_runs = Counter[tuple[str, str, int]]()
+        self._wiped: dict[int, set[int]] = {}
+        """By the unit that emptied an object: all units before it."""
         self._durable: dict[str, tuple[bytes, set[int]]] = {}
         self._catalog = b""
         self._keys: dict[str, ObjectKey] = {}
@@ -163,6 +165,10 @@ class World:
         self.note(f"{name} wakes with {len(life.units)} units")
         return life
 
+    def wiped(self, life: Life, id: int) -> None:
+        """The object was emptied, and this unit says so."""
+        self._wiped[id] = {id for unit in life.units for id in unit.ids}
+
     def crashes(self) -> None:
         """All lives end now."""
         for name, life in self.lives.items():
@@ -220,7 +226,10 @@ class World:
         content = images[key].content
         known = self._durable.get(name)
         if known is None or known[0] is not content:
-            known = self._durable[name] = content, _ids(content)
+            ids = _ids(content)
+            for id in ids & self._wiped.keys():
+                ids |= self._wiped[id]
+            known = self._durable[name] = content, ids
         return known[1]
 
     # --- what leaves --------------------------------------------------------------------------

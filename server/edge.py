@@ -150,7 +150,7 @@ class Edge:
     def _route(self, path: str, *, from_browser: bool) -> ASGIApp:
         segment = path[1:].partition("/")[0]
         direct = self._direct
-        if segment not in OWN_SEGMENTS:
+        if segment not in OWN_SEGMENTS or (segment == "rpc" and path.count("/") < 4):
             return direct.door or self._app
         if segment == "objects":
             return direct.objects or self._app

@@ -28,7 +28,6 @@ _OF_THE_CONNECTION = frozenset(
         b"te",
         b"trailer",
         b"transfer-encoding",
-        b"upgrade",
         b"x-request-id",
     }
 )

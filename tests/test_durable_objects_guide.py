@@ -12,16 +12,36 @@ from typing import Any
 
 import pytest
 
-from tests.support.examples import Socket
+from tests.support.examples import Socket, running
 from tests.support.server import ADMIN_TOKEN, ServerProcess
 
 ROOT = Path(__file__).parent.parent
 ADDRESS = "127.0.0.1:8787"
-PAGE = (ROOT / "docs" / "durable-objects.md").read_text(encoding="utf-8")
+PAGE = ROOT / "docs" / "durable-objects.md"
+EXAMPLES = ["counter_guide", "live_counter", "object_patterns", "chat_room"]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: Path = PAGE) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def run_shell(block: str, server: ServerProcess) -> None:
+    """Run a block that prints what the server answers; fails if that is an error."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block.replace(ADDRESS, address_of(server))],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout
+    assert '"error"' not in done.stdout
+
+
+def address_of(server: ServerProcess) -> str:
+    return server.url.removeprefix("http://").rstrip("/")
 
 
 @pytest.fixture
@@ -41,7 +61,7 @@ def test_the_guide_runs_from_top_to_bottom(
     room: ServerProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where a line ends with ``# prints X``, that is what it prints."""
-    address = room.url.removeprefix("http://").rstrip("/")
+    address = address_of(room)
     namespace: dict[str, Any] = {"__name__": "guide"}
     for number, block in enumerate(blocks("python")[1:], start=2):
         code = compile(block.replace(ADDRESS, address), f"guide, block {number}", "exec")
@@ -53,16 +73,25 @@ def test_the_guide_runs_from_top_to_bottom(
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     for block in blocks("sh"):
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block.replace(ADDRESS, address)],
-            capture_output=True,
-            text=True,
-            env=os.environ,
-            timeout=60,
-            check=True,
-        )
-        assert done.stdout
-        assert '"error"' not in done.stdout
+        run_shell(block, room)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_curl_lines_of_an_example_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its other blocks start servers and clients, which tests/seeds does."""
+    found = blocks("sh", ROOT / "examples" / name / "README.md")
+    lines = [block[block.index("curl ") :] for block in found if "curl " in block]
+    assert lines
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "admin-token").write_text(ADMIN_TOKEN)
+    monkeypatch.chdir(tmp_path)
+    with running(f"{name}.app:app", tmp_path / "server") as server:
+        for line in lines:
+            run_shell(line, server)
 
 
 def test_the_room_of_the_guide_takes_websockets(room: ServerProcess) -> None:

@@ -50,7 +50,7 @@ class ChatRoom(DurableObject):
         if request.path != "/websocket":
             return Response("Not Found", status=404)
         if not request.is_websocket_upgrade:
-            return Response("Expected WebSocket", status=400, headers={"Upgrade": "websocket"})
+            return Response("Expected WebSocket", status=400)
         name = request.query.get("name") or "Anonymous"
         after = request.query.get("after", "")
         if len(name) > NAME_CHARS_MAX or not name.isprintable():

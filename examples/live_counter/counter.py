@@ -225,7 +225,7 @@ class Counter(DurableObject):
         sql = self.ctx.storage.sql
         if not sql.exec("SELECT 1 FROM sqlite_schema WHERE name = 'counter'").to_list():
             return None
-        return sql.exec("SELECT * FROM counter").one()
+        return next(sql.exec("SELECT * FROM counter"), None)
 
     def _metadata(self, row: dict[str, Any]) -> CounterMetadata:
         return CounterMetadata(

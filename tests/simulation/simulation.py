@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
-from collections.abc import Mapping
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -60,8 +64,7 @@ class Simulation:
 
     make_host = MemoryHost
 
-    def __init__(self, seed: int, loop: SimulationLoop, world: World) -> None:
-        self.seed = seed
+    def __init__(self, loop: SimulationLoop, world: World) -> None:
         self.loop = loop
         self.world = world
         self.random = world.random
@@ -81,7 +84,7 @@ class Simulation:
             await getattr(self, f"_{word.replace(' ', '_')}")()
             await self._settle()
         await self._finish()
-        await self.host.close()
+        await self._close()
 
     async def _start(self) -> None:
         app = App(vars={"WORLD": self.world})
@@ -159,7 +162,7 @@ class Simulation:
         elif error.code == "object_error" and kind == "AskedForError":
             pass
         elif error.code not in EXPECTED:
-            raise Violation(f"{who} ended with {error.code}: {error}") from error
+            raise self.world.violated(f"{who} ended with {error.code}: {error}") from error
         self.world.note(f"{who} ends with {error.code}: {error}")
 
     async def _connect(self) -> None:
@@ -261,19 +264,30 @@ class Simulation:
         self.log.release()
         await self._rest()
         if self.calls:
-            raise Violation(f"never answered: {list(self.calls)}")
+            raise self.world.violated(f"never answered: {list(self.calls)}")
         for _ in range(200):
             if not self.world.alarms_left():
                 break
             await self._next_timer()
         if left := self.world.alarms_left():
-            raise Violation(f"alarms that never ran: {left}")
+            raise self.world.violated(f"alarms that never ran: {left}")
         for name in self.names:
             await self.host.hibernate(self._stub(name).id)
         await self._look_at_all()
         await self._crash()
         self.log.release()
         await self._look_at_all()
+
+    async def _close(self) -> None:
+        """Stop the host cleanly. It may wait for time to pass."""
+        closing = asyncio.ensure_future(self.host.close())
+        for _ in range(50):
+            await self.loop.settle()
+            if closing.done():
+                await closing
+                return
+            self.clock.advance(1.0)
+        raise self.world.violated("the host does not stop")
 
     async def _rest(self) -> None:
         """Until nothing waits any more but for time; then for what time brings."""
@@ -301,7 +315,7 @@ class Simulation:
             self._begin(name, self.world.next_name("look"), self._stub(name).peek("look"))
         await self._rest()
         if self.calls:
-            raise Violation(f"never answered: {list(self.calls)}")
+            raise self.world.violated(f"never answered: {list(self.calls)}")
 
 
 @cache
@@ -320,16 +334,34 @@ def empty_catalog() -> Mapping[ObjectKey, Image]:
     return log.images
 
 
-def simulate(seed: int, simulation: type[Simulation] = Simulation) -> World:
-    """Run one seed; the world knows what happened, and ``violations`` is empty if all was well."""
+def simulate(seed: int) -> World:
+    """Run one seed: the world knows what happened; without ``violations`` all was well."""
     random.seed(seed)  # pauses between retries
     world = World(seed)
     loop = SimulationLoop(world.clock)
     try:
-        loop.run_until_complete(simulation(seed, loop, world).run())
+        with quiet():
+            loop.run_until_complete(Simulation(loop, world).run())
+            loop.close()
     except Violation as violation:
         if str(violation) not in world.violations:
             world.violated(str(violation))
+    except Exception as error:
+        world.violated(f"{error!r} at {traceback.format_exc(limit=-3)}")
     finally:
-        loop.close()
+        if not loop.is_closed():
+            loop.close()
     return world
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Much fails here on purpose; nobody wants to read of it."""
+    disabled = logging.root.manager.disable
+    logging.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that a crash kept waiting
+            yield
+    finally:
+        logging.disable(disabled)

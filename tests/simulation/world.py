@@ -125,11 +125,11 @@ class World:
         try:
             await future
         finally:
-            del self.pauses[number]
+            self.pauses.pop(number, None)
 
     def go_on(self, number: int) -> None:
         """End one pause."""
-        who, future = self.pauses[number]
+        who, future = self.pauses.pop(number)
         self.note(f"{who} goes on")
         if not future.done():
             future.set_result(None)

@@ -24,6 +24,7 @@ WAIT_S = 10
 @contextlib.contextmanager
 def running(app: str, folder: Path, **settings: Any) -> Iterator[ServerProcess]:
     """A server of ``examples.<app>``, killed at the end."""
+    folder.mkdir(exist_ok=True)
     server = ServerProcess(folder / "data", app=f"examples.{app}", **settings)
     try:
         yield server

@@ -37,6 +37,7 @@ class RawSocket(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_answers_pings",
         "_buffer",
         "_on_message",
         "_request",
@@ -47,12 +48,13 @@ class RawSocket(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, request: bytes, on_message: OnMessage) -> None:
+    def __init__(self, request: bytes, on_message: OnMessage, answers_pings: bool) -> None:
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[bytes] = loop.create_future()
         self.lost: asyncio.Future[int | None] = loop.create_future()
         self.over: asyncio.Future[None] = loop.create_future()
         self.head = b""
+        self._answers_pings = answers_pings
         self._request = request
         self._on_message = on_message
         self._buffer = b""
@@ -67,13 +69,14 @@ class RawSocket(asyncio.Protocol):
         headers: Mapping[str, str] | None = None,
         on_message: OnMessage = lambda socket, opcode, payload: None,
         source: str | None = None,
+        answers_pings: bool = True,
     ) -> RawSocket:
         """Connect and wait for the end of the handshake, whatever it says: see ``head``."""
         lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         request = _HANDSHAKE.format(path=path, headers=lines).encode()
         local = None if source is None else (source, 0)
         _, socket = await asyncio.get_running_loop().create_connection(
-            lambda: cls(request, on_message), host, port, local_addr=local
+            lambda: cls(request, on_message, answers_pings), host, port, local_addr=local
         )
         socket.head = await socket.opened
         return socket
@@ -114,6 +117,8 @@ class RawSocket(asyncio.Protocol):
             buffer = buffer[at + size :]
             if opcode == 8 and not self.lost.done():
                 self.lost.set_result(int.from_bytes(payload[:2], "big"))
+            if opcode == 9 and self._answers_pings:
+                self.transport.write(masked(10, payload))
             self._on_message(self, opcode, payload)
         return buffer
 

@@ -9,17 +9,16 @@ import resource
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dosql import limits
-from dosql.clock import Clock, LoopTimers, Randomness, SystemClock, SystemRandomness
+from dosql.clock import Clock, LoopTimers, Randomness, SystemClock, SystemRandomness, Timers
 from dosql.errors import DosqlError, UnavailableError
-from dosql.host.alarm_index import AlarmIndex
 from dosql.host.awake import AwakeObjects
 from dosql.host.catalog import CATALOG_KEY, CATALOG_MIGRATIONS, Catalog
 from dosql.host.data_directory import DataDirectory
 from dosql.host.maintenance import Maintenance
 from dosql.host.object_files import ObjectFiles
-from dosql.host.objects import Objects
 from dosql.host.schemas import Schemas
 from dosql.host.tenants import NAMESPACE, Tenants
 from dosql.host.tokens import Tokens
@@ -29,10 +28,13 @@ from dosql.log.group_commit import CommitSource, GroupCommit
 from dosql.log.node_log import NodeLog
 from dosql.log.redo import Redo, RedoReport
 from dosql.log.segments import damaged
-from dosql.objects.app import App
 from dosql.objects.instance import Budgets, Instance
 from dosql.sqlite.database import DatabaseLimits
 from dosql.sqlite.migrations import Migration
+
+if TYPE_CHECKING:
+    from dosql.host.objects import Objects
+    from dosql.objects.app import App
 
 _log = logging.getLogger("dosql.host")
 _WORKERS = 4
@@ -85,9 +87,10 @@ class Host:
         randomness: Randomness,
         disk: Disk,
         vfs: str | None,
-        app: App,
     ) -> None:
         self.settings = settings
+        self._clock = clock
+        self._randomness = randomness
         self._directory = directory
         self._log = log
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="dosql-sql")
@@ -131,16 +134,7 @@ class Host:
             disk=disk,
             on_removed=self.tokens.forget,
         )
-        self.objects = Objects(
-            app,
-            self._awake,
-            catalog=lambda namespace: Catalog(namespace, self._catalog_instance),
-            index=AlarmIndex(self._catalog_instance),
-            add_record=self._commits.add,
-            clock=clock,
-            timers=LoopTimers(),
-            randomness=randomness,
-        )
+        self._objects: Objects | None = None
         self.schemas = Schemas(self.tenants, catalog, self._awake, usage, settings.migrations)
         self._awake.on_sleep = usage.slept
         self._maintenance.on_sweep = usage.record
@@ -155,9 +149,11 @@ class Host:
         disk: Disk | None = None,
         vfs: str | None = None,
         app: App | None = None,
+        timers: Timers | None = None,
     ) -> Host:
         """Lock the data directory, redo what an unclean stop left behind, open the catalog, run
-        overdue alarms. ``app``: the classes whose objects it has beside tenants.
+        overdue alarms. ``app``: the classes whose objects it has beside tenants; ``timers``: theirs,
+        and their alarms', those of the event loop if none are given.
 
         Raises:
             ConflictError: ``data_dir_locked``: another process has the directory.
@@ -189,7 +185,6 @@ class Host:
                 randomness=randomness,
                 disk=disk,
                 vfs=vfs,
-                app=app or App(),
             )
         except BaseException as error:
             directory.release()
@@ -198,12 +193,39 @@ class Host:
             raise
         try:
             await host._awake.get(CATALOG_KEY, CATALOG_MIGRATIONS)
+            if app is not None:
+                host._objects = host._open_objects(app, timers or LoopTimers())
         except BaseException:
             host._release()
             raise
         host._maintenance.start()
-        await host.objects.start()
+        if host._objects is not None:
+            await host._objects.start()
         return host
+
+    @property
+    def objects(self) -> Objects:
+        """The objects of the app's classes; none of a host without an app."""
+        if self._objects is None:
+            from dosql.objects.app import App
+
+            self._objects = self._open_objects(App(), LoopTimers())
+        return self._objects
+
+    def _open_objects(self, app: App, timers: Timers) -> Objects:
+        from dosql.host.alarm_index import AlarmIndex
+        from dosql.host.objects import Objects  # a quarter of the start of a host without an app
+
+        return Objects(
+            app,
+            self._awake,
+            catalog=lambda namespace: Catalog(namespace, self._catalog_instance),
+            index=AlarmIndex(self._catalog_instance),
+            add_record=self._commits.add,
+            clock=self._clock,
+            timers=timers,
+            randomness=self._randomness,
+        )
 
     @property
     def scratch_dir(self) -> Path:
@@ -247,7 +269,8 @@ class Host:
         self._closing = True
         try:
             await self.tenants.close()
-            await self.objects.close()
+            if self._objects is not None:
+                await self._objects.close()
             await self._maintenance.stop()
             await self._put_all_to_sleep()
             await self._cut_log()

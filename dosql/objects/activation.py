@@ -57,7 +57,7 @@ class Activation:
         self.ended: DosqlError | InstanceClosed | None = None
         self._before_commit = before_commit
         self._on_end = on_end
-        self._clock = clock
+        self.clock = clock
         self._timers = timers
         self._statement_s = statement_s
         self._stepping: Event | None = None
@@ -94,7 +94,7 @@ class Activation:
             ObjectResetError: the object was reset meanwhile.
             Exception: whatever ``body`` raised; what it wrote before is kept.
         """
-        if waits:
+        if waits or self._would_wait_inside(current_event.get()):
             task = await self.start(body)
             try:
                 return await asyncio.shield(task)
@@ -134,6 +134,21 @@ class Activation:
     ) -> asyncio.Task[tuple[T, Bookmark]]:
         """As `run`, but return as soon as the event has its turn: later ones come after it."""
         event = Event(self, current_event.get())
+        if not self._would_wait_inside(event.cause):
+            return await self._begin(event, body)
+        # Not in the coroutine that makes the call: a step of its object cannot be had together
+        # with the turn here, or two objects that call each other would wait for ever.
+        beginning = asyncio.get_running_loop().create_task(self._begin(event, body))
+        beginning.add_done_callback(_retrieve)  # a caller that was reset does not
+        return await beginning
+
+    def _would_wait_inside(self, cause: Event | None) -> bool:
+        """Whether the code of an object would wait here for a turn."""
+        return cause is not None and self.ground.turns.busy
+
+    async def _begin(
+        self, event: Event, body: Callable[[], Coroutine[Any, Any, T]]
+    ) -> asyncio.Task[tuple[T, Bookmark]]:
         await self._enter(event)
         return self.spawn(self._event(event, body), event)
 
@@ -170,7 +185,7 @@ class Activation:
         except BaseException:
             self.ground.turns.leave()
             raise
-        self.ground.used_at = self._clock.monotonic()
+        self.ground.used_at = self.clock.monotonic()
 
     async def _wait_for_turn(self, event: Event, *, bounded: bool) -> None:
         if bounded:
@@ -197,7 +212,7 @@ class Activation:
             if not task.cancelled():
                 task.exception()  # whoever waits gets it too
             self.ground.pins -= 1
-            self.ground.used_at = self._clock.monotonic()
+            self.ground.used_at = self.clock.monotonic()
             if event is not None and event.holds_turn:  # cancelled before it began
                 self.ground.turns.leave()
 
@@ -637,6 +652,11 @@ def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
         else:
             future.set_exception(error)
             future.exception()  # nobody has to await it
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _leave(point: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from dosql.objects.state import ObjectState
@@ -28,6 +28,9 @@ class DurableObject:
 
     ctx: ObjectState
     env: Any
+    not_rpc: ClassVar[frozenset[str]] = frozenset()
+    """Public methods that are not for callers: hooks of a base class, helpers for subclasses. A
+    subclass adds names of its own; those of its bases stay hidden."""
 
     def __init__(self, ctx: ObjectState, env: Any) -> None:
         self.ctx = ctx

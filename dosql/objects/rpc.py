@@ -1,8 +1,8 @@
 """RpcMethods: which methods of a class may be called from outside, and with what.
 
 Public methods, sync or async, that the class or a base of it defines. Never: names with a leading
-underscore, the handlers of events, what `DurableObject` itself has, properties, attributes,
-classes, static and class methods.
+underscore, the handlers of events, what `DurableObject` itself has, what the class or a base of it
+lists in ``not_rpc``, properties, attributes, classes, static and class methods.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def _is_awaitable(annotation: Any) -> bool:
 
 def _public(cls: type[DurableObject]) -> Iterable[tuple[str, Callable[..., Any]]]:
     """What each name means in the class as a whole: a property hides a base's method."""
-    seen: set[str] = set()
+    seen = {*HANDLERS, *(name for base in cls.__mro__ for name in vars(base).get("not_rpc", ()))}
     for base in cls.__mro__:
         if base is DurableObject or base is object:
             continue
@@ -218,5 +218,5 @@ def _public(cls: type[DurableObject]) -> Iterable[tuple[str, Callable[..., Any]]
             if name in seen:
                 continue
             seen.add(name)
-            if not name.startswith("_") and name not in HANDLERS and type(value) is FunctionType:
+            if not name.startswith("_") and type(value) is FunctionType:
                 yield name, value

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+from dosql.clock import Clock
 from dosql.ids import ObjectId
 from dosql.objects.activation import Activation
 from dosql.objects.auto_response import WebSocketRequestResponsePair
@@ -28,6 +29,11 @@ class ObjectState:
         self.storage = storage
         self._activation = activation
         self._sockets = sockets
+
+    @property
+    def clock(self) -> Clock:
+        """The object's time: in a test, the one that the test moves."""
+        return self._activation.clock
 
     # --- concurrency --------------------------------------------------------------------------
 

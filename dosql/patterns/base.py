@@ -17,7 +17,6 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from dosql import DosqlError, DurableObject, ObjectState, Request, Response
-from dosql.clock import Clock, SystemClock
 
 T = TypeVar("T")
 _log = logging.getLogger("dosql.patterns")
@@ -46,9 +45,7 @@ class BaseDurableObject(DurableObject):
             *("json", "error", "success", "method_not_allowed"),
         }
     )
-    """Public names that are for subclasses, not for callers. Add to it, never take away."""
-    clock: ClassVar[Clock] = SystemClock()
-    """Where `now_ms` looks; a test sets another."""
+    """Public names that are for subclasses, not for callers."""
 
     def __init__(self, ctx: ObjectState, env: Any) -> None:
         super().__init__(ctx, env)
@@ -145,7 +142,7 @@ class BaseDurableObject(DurableObject):
 
     def now_ms(self) -> int:
         """The object's wall clock, in milliseconds since the Unix epoch."""
-        return self.clock.now_ms()
+        return self.ctx.clock.now_ms()
 
 
 def origin_allowed(request: Request, allowed: frozenset[str] = frozenset()) -> bool:

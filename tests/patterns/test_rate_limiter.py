@@ -19,12 +19,8 @@ async def clock() -> ManualClock:
 
 @pytest.fixture
 async def limiter(clock: ManualClock) -> RateLimiter:
-    class Limiter(RateLimiter):
-        pass
-
-    Limiter.clock = clock
     state = SimpleState(clock)
-    limiter = Limiter(state, {})
+    limiter = RateLimiter(state, {})
     await state.settled()
     return limiter
 
@@ -163,14 +159,10 @@ async def test_only_post_asks_and_only_known_rules_answer(limiter: RateLimiter) 
 async def test_rows_that_say_nothing_any_more_go_and_so_does_the_object() -> None:
     clock = ManualClock()
 
-    class Limiter(RateLimiter):
-        pass
-
-    Limiter.clock = clock
     app = App()
-    app.durable_object(Limiter)
+    app.durable_object(RateLimiter)
     async with harness(app, clock=clock) as h:
-        stub = h.env.LIMITER.get_by_name("a")
+        stub = h.env.RATE_LIMITER.get_by_name("a")
         for number in range(50):
             await stub.check(f"k{number}", 5, 30_000)
             await stub.check_sliding_window(f"k{number}", 5, 90_000)
@@ -186,5 +178,5 @@ async def test_rows_that_say_nothing_any_more_go_and_so_does_the_object() -> Non
         assert await h.run_in_durable_object(stub, rows) == [0, 50]
         await h.advance(61)
         await h.hibernate(stub)
-        assert h.list_ids("limiter") == []
+        assert h.list_ids("rate-limiter") == []
         assert (await stub.check("k0", 5, 30_000)).count == 1

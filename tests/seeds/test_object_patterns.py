@@ -133,7 +133,6 @@ def test_seed_3_18_over_http_too(patterns: ServerProcess, name: str) -> None:
     assert "Traceback" not in reply.body.decode()
 
 
-@pytest.mark.xfail(strict=False, reason="the helpers of BaseDurableObject are still callable: known gap")
 def test_seed_3_1_helpers_cannot_be_called_from_outside(patterns: ServerProcess, name: str) -> None:
     for method in ("put", "get", "json", "initialize", "on_initialize", "handle_request", "now_ms"):
         reply = patterns.request("POST", f"/rpc/notebook/{name}/{method}", json={})

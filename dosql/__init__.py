@@ -40,10 +40,12 @@ if TYPE_CHECKING:
     from dosql.host.stub import Stub
     from dosql.ids import ObjectId
     from dosql.objects.alarms import AlarmInfo
-    from dosql.objects.app import App, Env
+    from dosql.objects.app import App, Env, FetchContext
     from dosql.objects.auto_response import WebSocketRequestResponsePair
+    from dosql.objects.connections import MessageEvent
     from dosql.objects.durable_object import DurableObject
     from dosql.objects.state import ObjectState
+    from dosql.objects.storage import Transaction
     from dosql.objects.websocket import WebSocket, WebSocketPair
 
 __version__ = "0.1.0"
@@ -63,10 +65,12 @@ __all__ = [
     "DosqlError",
     "DurableObject",
     "Env",
+    "FetchContext",
     "ForbiddenError",
     "InternalError",
     "InvalidRequestError",
     "LimitError",
+    "MessageEvent",
     "Namespace",
     "NotFoundError",
     "ObjectError",
@@ -82,6 +86,7 @@ __all__ = [
     "Response",
     "SqlError",
     "Stub",
+    "Transaction",
     "UnavailableError",
     "WebSocket",
     "WebSocketPair",
@@ -96,12 +101,15 @@ _HOMES = {
     "Client": "dosql.client",
     "DurableObject": "dosql.objects.durable_object",
     "Env": "dosql.objects.app",
+    "FetchContext": "dosql.objects.app",
+    "MessageEvent": "dosql.objects.connections",
     "Namespace": "dosql.host.namespace",
     "ObjectId": "dosql.ids",
     "ObjectState": "dosql.objects.state",
     "Request": "dosql.fetch",
     "Response": "dosql.fetch",
     "Stub": "dosql.host.stub",
+    "Transaction": "dosql.objects.storage",
     "WebSocket": "dosql.objects.websocket",
     "WebSocketPair": "dosql.objects.websocket",
     "WebSocketRequestResponsePair": "dosql.objects.auto_response",

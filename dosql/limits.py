@@ -157,6 +157,24 @@ LOG_BYTES_MAX = 64 * 1024 * 1024
 WAL_BYTES_MAX = 16 * 1024 * 1024
 """Pages in an object's -wal before it is checkpointed; SQLite's own default is 4 MB."""
 
+# --- replication -----------------------------------------------------------------------------
+REPLICA_COALESCE_FROM = 256
+"""Batches of one object that wait for the bucket before several go into one file."""
+REPLICA_BATCH_BYTES = 8 * 1024 * 1024
+"""Of pages in such a file."""
+REPLICA_SPOOL_BYTES_MAX = 256 * 1024 * 1024
+"""Of all objects together, in memory; beyond it the largest spool is dropped, and a whole image of
+its object is sent when the bucket is back."""
+REPLICA_RETRY_S_MAX = 10.0
+"""Longest pause between two attempts."""
+REPLICA_REFUSE_AFTER_S = 2.0
+"""In the durability mode ``bucket``: so long after its first failed attempt an object takes no
+more writes."""
+REPLICA_WAIT_S = 10.0
+"""In the durability mode ``bucket``: how long a reply waits for the bucket."""
+REPLICA_DRAIN_S = 5.0
+"""How long a server that stops waits for the bucket to have everything."""
+
 assert WAL_BYTES_MAX <= LOG_BYTES_MAX
 assert LOG_SEGMENT_BYTES * 2 <= LOG_BYTES_MAX
 assert INLINE_MS_MAX < STATEMENT_MS_MAX

@@ -61,9 +61,10 @@ class AccessLog:
         error = context.error
         if error is None:
             return
+        # A program's own exception, or a mistake of it that one of ours found.
         while isinstance(error, InternalError | ObjectError) and error.__cause__ is not None:
-            error = error.__cause__  # a program's own exception
-        foreign = not isinstance(error, DosqlError)
+            error = error.__cause__
+        is_of_program = error is not context.error or not isinstance(error, DosqlError)
         line = {
             "ts": self._timestamp(),
             "level": "error",
@@ -73,7 +74,7 @@ class AccessLog:
             "message": str(error),
             "path": context.route,
             "method": method,
-            "traceback": "".join(traceback.format_exception(error)) if foreign else None,
+            "traceback": "".join(traceback.format_exception(error)) if is_of_program else None,
         }
         if context.namespace is not None:
             line |= {"namespace": context.namespace, "object": context.object}

@@ -16,9 +16,10 @@ from dosql.fetch import Response
 from dosql.objects.app import App
 from server.asgi import Receive, Scope, Send
 from server.context import context_of
-from server.exchange import Answer, request_of, shown_error
+from server.exchange import Answer, request_of
 from server.lifespan import Lifespan
 from server.object_routes import FORWARD, Forward
+from server.shown_errors import shown_error
 
 ROUTE = "app"
 """What stands in logs and metrics for the app's own paths."""

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 from urllib.parse import quote_from_bytes
 
-from dosql.errors import DosqlError, InternalError, ObjectError, RequestError, SqlError
+from dosql.errors import ConflictError, RequestError
 from dosql.fetch import Headers, Request, Response
 from server.asgi import ClientGone, Receive, Scope, Send, read_body
 from server.context import context_of
+from server.shown_errors import shown_error
 from server.websockets import answer_upgrade, expect_upgrade
 
 _HOST = re.compile(rb"[A-Za-z0-9.:_\[\]-]{1,255}", re.ASCII)
@@ -92,7 +93,7 @@ class Answer:
         Raises:
             ClientGone: the client went away.
             RequestError: ``upgrade_required``: a WebSocket for a client that asked for none.
-            ConflictError: ``websocket_not_accepted``, ``websocket_already_connected``.
+            InternalError: the response's socket was not accepted, or is another client's.
         """
         context = context_of(scope)
         if scope["type"] != "websocket":
@@ -108,7 +109,10 @@ class Answer:
         context.from_app = True
         request_id = (b"x-request-id", context.request_id.encode())
         is_socket = response.web_socket is not None
-        await answer_upgrade(scope, send, response, [request_id] if is_socket else [])
+        try:
+            await answer_upgrade(scope, send, response, [request_id] if is_socket else [])
+        except ConflictError as exc:
+            raise shown_error(exc) from exc
         if is_socket:
             context.status = 101
 
@@ -171,16 +175,3 @@ async def _while_wanted(
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def shown_error(exc: Exception) -> DosqlError:
-    """What a client is told of an exception that a ``fetch`` let through.
-
-    Ours that tell a client what to do pass as they are. Whatever else it was, also a statement
-    that SQLite refused, is the program's own business: the log has it.
-    """
-    if isinstance(exc, DosqlError) and not isinstance(exc, SqlError | ObjectError):
-        return exc
-    error = InternalError("Internal error")
-    error.__cause__ = exc
-    return error

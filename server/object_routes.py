@@ -22,8 +22,9 @@ from dosql.host.tenant import Tenant
 from server.asgi import Receive, Scope, Send, read_body, send_json
 from server.context import RequestContext, context_of
 from server.error_responses import MethodNotAllowed
-from server.exchange import Answer, raw_path, request_of, shown_error
+from server.exchange import Answer, raw_path, request_of
 from server.gate import Gate
+from server.shown_errors import shown_error
 from server.sql_routes import REPLAYED, require_json
 from server.sql_work import idempotency
 

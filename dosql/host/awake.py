@@ -189,6 +189,7 @@ class AwakeObjects:
             and self._move_of(instance.key) is None
             and not instance.turns.busy
             and not instance.pins
+            and not instance.is_awaited
             and not self.leaving.keeps_awake(instance.key)
         )
 
@@ -232,7 +233,7 @@ class AwakeObjects:
                 await instance.flush()
             except DosqlError:
                 return  # it broke, and is being replaced
-            if instance.pins:
+            if instance.pins or (instance.is_awaited and not self._closing):
                 return  # it is needed after all
             ceases = self.leaving.leave(instance.key)
             self._awake.pop(instance.key, None)
@@ -247,8 +248,8 @@ class AwakeObjects:
                 _log.exception("an object could not be checkpointed")
                 self._files.distrust(instance.key)
             # Not "if the WAL was not empty": a checkpoint may have emptied it long before.
-            if instance.durable_txid != instance.woken_txid:
-                self._files.left_at(instance.key, instance.durable_txid)
+            if instance.logged_txid != instance.woken_txid:
+                self._files.left_at(instance.key, instance.logged_txid)
             instance.close()
             self.statistics.evictions += 1
         finally:
@@ -340,7 +341,7 @@ class AwakeObjects:
             try:
                 instance.check_open()
                 await instance.flush()
-                position, txid = self._log.position(), instance.durable_txid
+                position, txid = self._log.position(), instance.logged_txid
                 await self._checkpoint(instance)
             finally:
                 instance.turns.leave()
@@ -387,7 +388,7 @@ class AwakeObjects:
         """The newest durable batch of the object, awake or not."""
         instance = self._awake.get(key)
         if instance is not None:
-            return instance.durable_txid
+            return instance.logged_txid
         try:
             return self._files.txid(key)
         except OSError as error:

@@ -152,8 +152,8 @@ class Host:
         timers: Timers | None = None,
     ) -> Host:
         """Lock the data directory, redo what an unclean stop left behind, open the catalog, run
-        overdue alarms. ``app``: the classes whose objects it has beside tenants; ``timers``: theirs,
-        and their alarms', those of the event loop if none are given.
+        overdue alarms. ``app``: the classes whose objects it has beside tenants; ``timers``: those
+        of the objects and of the alarms, which are the event loop's if none are given.
 
         Raises:
             ConflictError: ``data_dir_locked``: another process has the directory.
@@ -333,7 +333,7 @@ def recover(log: NodeLog, objects: Path, disk: Disk) -> RedoReport:
     Raises:
         CorruptError: ``log_damaged``.
     """
-    report = Redo(objects, disk).run(log.replay())
+    report = Redo(objects, disk).run(log.history())
     for key, reason in report.damaged.items():
         _log.error("object %s is damaged and will not be served: %s", key.id.hex(), reason)
     if report.records:

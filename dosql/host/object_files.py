@@ -75,7 +75,7 @@ class ObjectFiles:
         """The newest batch in the file of a sleeping object."""
         txid = self._unsynced.get(key)
         if txid is None:
-            txid = read_position(self._disk, database_path(self._objects, key))
+            txid = read_position(self._disk, database_path(self._objects, key)).txid
         return txid
 
     # --- file work ----------------------------------------------------------------------------
@@ -128,12 +128,12 @@ class ObjectFiles:
         """
         path = database_path(self._objects, key)
         position = read_position(self._disk, path)
-        batches = self._log.batches(key, position)
-        report = Redo(self._objects, self._disk).run(batches)
+        batches = self._log.batches(key, position.txid, position.since)
+        report = Redo(self._objects, self._disk).run((position.since, each) for each in batches)
         if key in report.damaged:
             raise CorruptError("This object's stored data is damaged; it must be restored.")
-        if position and not batches:  # its sync may be what failed
-            write_position(self._disk, path, position)
+        if position.txid and not batches:  # its sync may be what failed
+            write_position(self._disk, path, position.txid)
         self.forget(key)
 
     def sync(self, key: ObjectKey, txid: int | None, position: int) -> None:
@@ -146,7 +146,7 @@ class ObjectFiles:
         if txid is None:
             txid = self._unsynced.get(key)
         if txid is None:
-            txid = read_position(self._disk, path)
+            txid = read_position(self._disk, path).txid
         else:
             file = self._disk.open(path)
             try:

@@ -26,6 +26,7 @@ from dosql.objects.alarm_runs import AlarmOutcome, AlarmRunner, run_due
 from dosql.objects.app import App
 from dosql.objects.connections import CLOSE_RESTART, Connection, SocketEvent
 from dosql.objects.durable_object import DurableObject
+from dosql.objects.events import leave_event
 from dosql.objects.idempotency import Idempotency
 from dosql.objects.instance import InstanceClosed
 from dosql.objects.rpc import RpcMethod, RpcMethods
@@ -196,6 +197,7 @@ class Objects:
         started: Callable[[], None],
     ) -> None:
         """See `Deliver`. An object that has no handler for it is not woken."""
+        leave_event()  # that of a handler which closed the socket
         while True:
             resident = self._lives.find(address.id)
             if resident is None or not resident.is_alive:
@@ -213,6 +215,7 @@ class Objects:
 
     async def _alarms(self, due: DueAlarm) -> int:
         """Run what is due of one object; how many alarms ran."""
+        leave_event()  # that which set the alarm
         address = Address(due.namespace, ObjectId(due.key.id, due.name))
         if due.namespace not in self._namespaces:
             raise NotFoundError("Its class is not in the app.", code="namespace_not_found")

@@ -69,6 +69,9 @@ class _Group:
     """Offset of the next group."""
     records: list[Found]
 
+    def numbered(self) -> Iterator[tuple[int, Found]]:
+        return ((self.sequence, record) for record in self.records)
+
 
 class NodeLog:
     """The log in one directory. `append` may be called from one thread at a time."""
@@ -120,7 +123,12 @@ class NodeLog:
     # --- reading ------------------------------------------------------------------------------
 
     def replay(self) -> Iterator[Found]:
-        """Every record in the order it was appended; afterwards the log can be appended to.
+        """`history` without the numbers of the groups."""
+        return (record for _, record in self.history())
+
+    def history(self) -> Iterator[tuple[int, Found]]:
+        """Every record in the order it was appended, with the number of its group; afterwards
+        the log can be appended to.
 
         A record is durable when it is handed out: only then may it change another file.
 
@@ -136,21 +144,22 @@ class NodeLog:
                 newest: _Group | None = None
                 for group in self._groups(file, segment, segment.end):
                     if newest is not None:  # durable, because another one follows
-                        yield from newest.records
+                        yield from newest.numbered()
                         end = newest.end
                     newest, sequence = group, group.sequence + 1
                 if newest is not None:
                     if segment.end is None:
                         _write_again(file, end, newest.end)
-                    yield from newest.records
+                    yield from newest.numbered()
                     end = newest.end
             finally:
                 file.close()
         self._sequence = sequence
         self._roll(end)
 
-    def batches(self, key: ObjectKey, after_txid: int) -> list[Batch]:
-        """The durable batches of one object behind ``after_txid``, in order. Blocks appends."""
+    def batches(self, key: ObjectKey, after_txid: int, since: int = 0) -> list[Batch]:
+        """The durable batches of one object behind ``after_txid``, in order, from those in group
+        ``since`` on. Blocks appends."""
         found: list[Batch] = []
         with self._lock:
             active = self._manifest.segments[-1].number
@@ -162,6 +171,8 @@ class NodeLog:
                 file = self._files.open(segment)
                 try:
                     for group in self._groups(file, segment, end):
+                        if group.sequence < since:
+                            continue
                         for record in group.records:
                             if isinstance(record, Batch) and record.key == key:
                                 found.append(record)
@@ -300,6 +311,11 @@ class NodeLog:
         with self._lock:
             oldest = min((first for first, _ in self._in_log.values()), default=0)
             return [key for key, (first, _) in self._in_log.items() if first == oldest]
+
+    def next_sequence(self) -> int:
+        """The number of the group that is appended next."""
+        with self._lock:
+            return self._sequence
 
     def position(self) -> int:
         """The active segment's number: where whatever is appended from now on goes, at least."""

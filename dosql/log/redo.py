@@ -24,6 +24,8 @@ class _Redone:
     path: Path
     txid: int
     """What the file holds so far."""
+    since: int = 0
+    """The log's groups before this one are void for it."""
     commit_bytes: int | None = None
     reason: str | None = None
     """Why nothing may be served from it."""
@@ -47,19 +49,22 @@ class Redo:
         self._objects: dict[ObjectKey, _Redone] = {}
         self._files: dict[ObjectKey, DiskFile] = {}
 
-    def run(self, records: Iterable[Found]) -> RedoReport:
-        """Apply all; when this returns every file touched is durable and its position says so."""
+    def run(self, records: Iterable[tuple[int, Found]]) -> RedoReport:
+        """Apply all, given with the numbers of their groups; when this returns every file
+        touched is durable and its position says so."""
         report = RedoReport()
-        for record in records:
+        for sequence, record in records:
             report.records += 1
             if isinstance(record, Drop):
                 self._drop(record.key)
-            elif isinstance(record, Batch):
+                continue
+            state = self._object(record.key)
+            if sequence < state.since:
+                continue
+            if isinstance(record, Batch):
                 self._apply(record)
-            else:
-                state = self._object(record.key)
-                if record.txid > state.txid:
-                    state.reason = state.reason or f"batch {record.txid} in the log is damaged"
+            elif record.txid > state.txid:
+                state.reason = state.reason or f"batch {record.txid} in the log is damaged"
         for key in list(self._objects):
             self._finish(key, report)
         return report
@@ -71,7 +76,8 @@ class Redo:
             path.parent.mkdir(parents=True, exist_ok=True)
             state = self._objects[key] = _Redone(path, 0)
             try:
-                state.txid = read_position(self._disk, path)
+                position = read_position(self._disk, path)
+                state.txid, state.since = position.txid, position.since
             except CorruptError as error:
                 state.reason = error.message
             if state.txid and not path.exists():

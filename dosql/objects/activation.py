@@ -55,6 +55,9 @@ class Activation:
         self.ground = ground
         self.gate = OutputGate(ground)
         self.ended: DosqlError | InstanceClosed | None = None
+        self.effects = 0
+        """Grows with whatever a step does beyond reading: it writes, something leaves the object,
+        something is left to go on. And with every step: in a wait anything may have happened."""
         self._before_commit = before_commit
         self._on_end = on_end
         self.clock = clock
@@ -170,6 +173,7 @@ class Activation:
 
     async def _confirmed(self, event: Event) -> None:
         """The output gate for an event's reply, also if that is an error."""
+        event.cause = None  # code that it left behind may cause the next one, and so on for ever
         if isinstance(self.ended, DosqlError):
             self.check_alive()
         if self.ground.durable_txid < event.txid:
@@ -203,6 +207,7 @@ class Activation:
         self, coroutine: Coroutine[Any, Any, T], event: Event | None = None
     ) -> asyncio.Task[T]:
         """Run it beside the events; the object is not put to sleep before it ends."""
+        self.effects += 1
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         self.ground.pins += 1
@@ -223,6 +228,7 @@ class Activation:
 
     def begin_step(self, event: Event) -> None:
         """The event has the turn, or its section has, and its code goes on."""
+        self.effects += 1
         self._stepping = event
         self.ground.db.set_deadline(self._statement_s)
 
@@ -304,6 +310,7 @@ class Activation:
 
     def emit(self, action: Callable[[], None], on_drop: Callable[[], None] | None = None) -> None:
         """Let ``action`` leave the object: it runs when all earlier writes are durable."""
+        self.effects += 1
         self.gate.emit(action, on_drop, undecided=self.in_doubt)
 
     async def outgoing(self) -> None:
@@ -311,6 +318,7 @@ class Activation:
 
         Inside a transaction: what was written before it began.
         """
+        self.effects += 1
         await self.gate.wait(undecided=self._implicit)
 
     async def synced(self) -> None:
@@ -362,6 +370,7 @@ class Activation:
 
     def write(self, *, confirmed: bool = True) -> Database:
         db = self.read()
+        self.effects += 1
         if self._section is not None and self._section.in_transaction:
             return db
         if not self._implicit:
@@ -474,6 +483,7 @@ class Activation:
         parent = event.section if event is not None and event.activation is self else None
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         section = Section(parent, body, future)
+        self.effects += 1
         if section.depth > SECTION_DEPTH_MAX:
             raise ConflictError(
                 f"Critical sections are nested more than {SECTION_DEPTH_MAX} deep.",
@@ -588,13 +598,13 @@ class Activation:
             except BaseException as error:
                 section.transactional = False
                 if self.ended is None:
-                    _undo(point, error)
+                    point.__exit__(type(error), error, error.__traceback__)
                 raise
             section.transactional = False
             if nested:
                 point.__exit__(None, None, None)
             else:
-                self.commit(lambda: _leave(point), confirm=True)
+                self.commit(lambda: point.__exit__(None, None, None), confirm=True)
             return value
 
         return await self.section(transactional)
@@ -657,15 +667,3 @@ def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
 def _retrieve(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()
-
-
-def _leave(point: Any) -> None:
-    point.__exit__(None, None, None)
-
-
-def _undo(point: Any, error: BaseException) -> None:
-    try:
-        point.__exit__(type(error), error, error.__traceback__)
-    except BaseException as raised:
-        if raised is not error:
-            raise

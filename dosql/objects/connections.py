@@ -207,6 +207,11 @@ class Connection:
             self.owner.forget(self)
 
     @property
+    def is_dropped(self) -> bool:
+        """Whether the host ended the socket: the object is not told of it any more."""
+        return self._silent
+
+    @property
     def is_bound(self) -> bool:
         """Whether the client has been connected."""
         return not isinstance(self._transport, _Early)

@@ -39,7 +39,7 @@ class Event:
     ) -> None:
         self.activation = activation
         self.cause = cause
-        """The event that made the call; None for one from outside."""
+        """The event that waits for this one; None for one from outside, or after its end."""
         self.section = section
         """The critical section that this event is the body of."""
         self.holds_turn = False
@@ -57,6 +57,12 @@ class Event:
         while event is not None:
             yield event
             event = event.cause
+
+
+def leave_event() -> None:
+    """The rest of this task is no part of the event in whose context it was made: nothing of an
+    object waits for it."""
+    current_event.set(None)
 
 
 def check_deadlock(event: Event) -> None:

@@ -1,7 +1,8 @@
 """Idempotency: a write sent twice with one key is applied once, and both get the first outcome.
 
 The outcome is stored in the object, in the transaction of the write itself: whoever finds it knows
-that the write was applied, whoever does not knows that it was not.
+that the write was applied, whoever does not knows that it was not. A method of a class that only
+read has no outcome to be stored: it may be called again without harm.
 """
 
 from __future__ import annotations

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from dosql.errors import ObjectResetError
 from dosql.limits import SOCKET_READ_AHEAD_MAX
 
 if TYPE_CHECKING:
     from dosql.objects.connections import Connection, Deliver, SocketEvent
 
+_LIVES_MAX = 3
+"""How many lives of the object may be reset before one event has begun in any of them: an object
+that fails at every start must not be woken for ever."""
+
 
 class Inbox:
     """Starts the events one after the other; it exists only while there are any.
 
-    After one that could not be delivered nothing starts any more but the close event.
+    An event that has not begun when its object is reset goes to the object's next life. After one
+    that could not be delivered nothing starts any more but the close event.
     """
 
     __slots__ = ("_connection", "_deliver", "_failed", "_full", "_running", "_starting", "_waiting")
@@ -58,12 +65,23 @@ class Inbox:
                 self._start_next()
 
         try:
-            await self._deliver(self._connection, event, started)
+            await self._delivered(event, started)
         except Exception as error:
             self._lost(error)
         finally:
             self._connection.ended(event)
             started()
+
+    async def _delivered(self, event: SocketEvent, started: Callable[[], None]) -> None:
+        for _ in range(_LIVES_MAX - 1):
+            try:
+                await self._deliver(self._connection, event, started)
+            except ObjectResetError:
+                if self._connection.is_dropped:
+                    raise
+            else:
+                return
+        await self._deliver(self._connection, event, started)
 
     def _lost(self, error: Exception) -> None:
         self._failed = True

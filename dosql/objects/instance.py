@@ -15,11 +15,12 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from dosql.bookmarks import Bookmark
 from dosql.clock import Clock
-from dosql.errors import BudgetError, DosqlError, UnavailableError
+from dosql.errors import BudgetError, DosqlError, OutcomeUnknownError, UnavailableError
+from dosql.limits import REPLICA_WAIT_S
 from dosql.log.group_commit import Flush, GroupCommit
 from dosql.log.records import Batch, ObjectKey, Record
 from dosql.objects.turns import Turns
@@ -31,6 +32,21 @@ T = TypeVar("T")
 
 class InstanceClosed(Exception):
     """The object went to sleep between the look-up and the turn: look it up again."""
+
+
+class Replication(Protocol):
+    """Where commits go beside the log, if whoever waits is to wait for that."""
+
+    shipped_txid: int | None
+    """Newest batch that has arrived; None: not known yet."""
+    failed: DosqlError | None
+    on_moved: Callable[[], None]
+    """Called when one of these has changed."""
+
+    @property
+    def refusal(self) -> DosqlError | None:
+        """Why nothing may be written now."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +74,9 @@ class Instance:
         workers: Executor,
         budgets: Budgets,
         on_broken: Callable[[Instance], None],
+        replication: Replication | None = None,
     ) -> None:
+        """``replication``: what a commit must reach beside the log before it counts as durable."""
         self.key = key
         self.path = path
         self.db = db
@@ -71,8 +89,10 @@ class Instance:
         """Newest batch handed to the log."""
         self.woken_txid = txid
         """What the file held when the object was woken."""
-        self.durable_txid = txid
+        self.logged_txid = txid
         """Newest batch the log has acknowledged."""
+        self.durable_txid = txid
+        """Newest batch that whoever waits is told of: it is where its durability mode wants it."""
         self.pins = 0
         self.on_durable: Callable[[], None] = _nobody
         self._size_bytes = db.size_bytes
@@ -84,6 +104,11 @@ class Instance:
         self._workers = workers
         self._budgets = budgets
         self._on_broken = on_broken
+        self._replication = replication
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        if replication is not None:
+            replication.on_moved = self._replicated
+            self._move_durable()
 
     # --- calls --------------------------------------------------------------------------------
 
@@ -131,6 +156,8 @@ class Instance:
             raise InstanceClosed
         if self.broken is not None:
             raise self._refusal()
+        if self._replication is not None:
+            self.db.refuse_writes(self._replication.refusal)
 
     def run_inline(self, work: Callable[[Database], T]) -> T:
         """Run ``work`` on the loop within the turn. BudgetError: rolled back, took too long."""
@@ -176,6 +203,12 @@ class Instance:
         if db.broken is not None:
             self.break_(db.broken)
         elif db.wal_frames != self._taken:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Have the log take what is committed; if it must go further than the log, only when
+        what went before has arrived: then that is one batch, however much came meanwhile."""
+        if self._replication is None or self.durable_txid == self.txid:
             self._flush = self._commits.committed(self)
 
     # --- durability ---------------------------------------------------------------------------
@@ -191,10 +224,30 @@ class Instance:
 
         ``txid`` is that of a `bookmark`. Raises what the commit failed with.
         """
+        if self._replication is not None:
+            await self._arrived(txid)
+            return
         if self._flush is not None:
             await self._flush.wait()
         if self.durable_txid < txid:  # it broke before the log was asked
             raise self._refusal()
+
+    async def _arrived(self, txid: int) -> None:
+        if self.broken is not None:
+            raise self._refusal()
+        if self.durable_txid >= txid:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((txid, waiter))
+        try:
+            await asyncio.wait_for(waiter, REPLICA_WAIT_S)
+        except TimeoutError:
+            raise OutcomeUnknownError(
+                "The bucket did not confirm the commit in time; it may or may not be kept.",
+                code="bucket_unavailable",
+            ) from None
+        finally:
+            self._waiters = [each for each in self._waiters if each[1] is not waiter]
 
     def take(self) -> Callable[[], Record] | None:
         """See `CommitSource`: everything up to now becomes one batch."""
@@ -209,10 +262,36 @@ class Instance:
     def flushed(self, error: DosqlError | None) -> None:
         """See `CommitSource`."""
         if error is None:
-            self.durable_txid = self.txid
-            self.on_durable()
+            self.logged_txid = self.txid
+            self._move_durable()
         else:
             self.break_(error)
+
+    def _replicated(self) -> None:
+        """The replication moved on, or failed for good."""
+        assert self._replication is not None
+        if self._replication.failed is not None:
+            self.break_(self._replication.failed)
+        else:
+            self._move_durable()
+
+    def _move_durable(self) -> None:
+        durable = self.logged_txid
+        if self._replication is not None:
+            durable = min(durable, self._replication.shipped_txid or 0)
+        self.durable_txid = durable
+        for wanted, waiter in self._waiters:
+            if wanted <= durable and not waiter.done():
+                waiter.set_result(None)
+        if self._replication is not None and not self.closed:
+            if self.db.wal_frames != self._taken:
+                self._pass_on()
+        self.on_durable()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for a commit to arrive beyond the log."""
+        return bool(self._waiters)
 
     @property
     def wal_bytes(self) -> int:
@@ -234,13 +313,18 @@ class Instance:
 
     async def flush(self) -> None:
         """Within the turn: return when nothing is left that the log does not have."""
-        while (txid := self.bookmark.txid) != self.durable_txid:
-            await self.durable(txid)
+        while (txid := self.bookmark.txid) != self.logged_txid:
+            if self._replication is not None and self.txid != txid:
+                self._flush = self._commits.committed(self)
+            if self._flush is not None:
+                await self._flush.wait()
+            if self.logged_txid < txid:
+                raise self._refusal()
         self._size_bytes = self.db.size_bytes
 
     def checkpoint(self) -> None:
         """Within the turn, after `flush`: move the WAL into the file. May run on a thread."""
-        durable = self.durable_txid == self.txid and self._taken == self.db.wal_frames
+        durable = self.logged_txid == self.txid and self._taken == self.db.wal_frames
         assert durable, "a checkpoint must never pass the log"
         self.db.checkpoint()
         self._taken = self.db.wal_frames
@@ -256,6 +340,9 @@ class Instance:
         if self.broken is None:
             self.broken = error
             self._on_broken(self)
+            for _, waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_exception(self._refusal())
             self.on_durable()
 
     def _refusal(self) -> DosqlError:

@@ -22,6 +22,7 @@ from dosql.objects.activation import Activation
 from dosql.objects.connections import Connection, SocketEvent
 from dosql.objects.durable_object import DurableObject
 from dosql.objects.idempotency import Idempotency, store_outcome, stored_outcome
+from dosql.objects.instance import InstanceClosed
 from dosql.objects.rpc import RpcMethod, object_error
 from dosql.objects.sockets import Sockets
 from dosql.objects.state import ObjectState
@@ -98,9 +99,11 @@ class Life:
         """Call a method: the reply's body, the state it reflects, and whether it is an earlier
         reply to the same idempotency key.
 
-        The outcome is stored with what the method wrote after its last wait.
+        The outcome is stored with what the method wrote after its last wait. A method that only
+        read has none: it is called again, and the object need not exist for it.
 
         Raises:
+            InstanceClosed: the object went to sleep before the method began.
             DosqlError: what the method raised; ObjectError if it is none of ours.
         """
         args, kwargs = method.decode_arguments(body)
@@ -112,17 +115,18 @@ class Life:
                 stored = stored_outcome(activation.read(), idempotency, now_ms)
                 if stored is not None:
                     return stored, True
+            before = activation.effects
             value = method.function(self.object, *args, **kwargs)
             if inspect.isawaitable(value):
                 value = await value
             result = method.encode_result(value)
-            if idempotency is not None:
+            if idempotency is not None and activation.effects != before:
                 store_outcome(activation.write(), idempotency, result, now_ms)
             return result, False
 
         try:
             (result, replayed), bookmark = await activation.run(run, waits=method.may_wait)
-        except DosqlError:
+        except (DosqlError, InstanceClosed):
             raise
         except Exception as error:
             raise object_error(error) from error
@@ -132,6 +136,7 @@ class Life:
         """The object's answer to an HTTP request.
 
         Raises:
+            InstanceClosed: the object went to sleep before the handler began.
             NotFoundError: ``no_fetch_handler``.
             DosqlError: what the handler raised; ObjectError if it is none of ours.
         """
@@ -152,7 +157,7 @@ class Life:
 
         try:
             response, _ = await self.activation.run(run)
-        except DosqlError:
+        except (DosqlError, InstanceClosed):
             raise
         except Exception as error:
             raise object_error(error) from error

@@ -6,8 +6,8 @@ import struct
 from collections.abc import Callable
 from typing import Protocol, cast
 
-import lz4.block as _block
-import lz4.frame as _frame
+import lz4.block as _block  # type: ignore[import-untyped]
+import lz4.frame as _frame  # type: ignore[import-untyped]
 from fastcrc import crc64
 
 from dosql.errors import CorruptError
@@ -36,7 +36,7 @@ _frame_decompressor = cast("Callable[[], _FrameDecompressor]", _frame.LZ4FrameDe
 _block_error = cast("type[Exception]", _block.LZ4BlockError)
 
 crc = crc64.go_iso
-"""CRC-64/GO-ISO (check value ``b90956c775a41001``); ``crc(b, crc(a))`` is that of a and b joined."""
+"""CRC-64/GO-ISO (check value ``b90956c775a41001``); ``crc(b, crc(a))`` is that of a then b."""
 
 
 def corrupt(what: str) -> CorruptError:
@@ -105,8 +105,8 @@ def take_frame(take: Callable[[int], bytes], size: int) -> bytes:
         length = _BLOCK_SIZE.unpack(head)[0] & ~_STORED_BIT
         if head == bytes(4):
             break
-        left -= length or left + 1  # an empty block would let a frame go on for ever
-        if left < 0:
+        left -= length
+        if left < 0 or not length:  # an empty block would let a frame go on for ever
             raise corrupt("a page is longer than it can be")
         parts.append(take(length + (4 if flags & _FLG_BLOCK_CHECKSUM else 0)))
     if flags & _FLG_CONTENT_CHECKSUM:

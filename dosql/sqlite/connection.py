@@ -73,6 +73,7 @@ class Connection:
         """Raised by every call: broken, or inside a transaction that SQLite has ended."""
         self._begun = False
         """Between begin() and its commit or rollback, whatever became of the transaction."""
+        self._write_refusal: DosqlError | None = None
         self._undone = 0
         """How often something was undone, which no counter of SQLite's shows."""
         self._scan_steps = 0
@@ -194,6 +195,12 @@ class Connection:
             self._fail(error)
         self.wal_frames = 0
 
+    def refuse_writes(self, error: DosqlError | None) -> None:
+        """Until it is called with None, whatever would write raises this error."""
+        if error is not self._write_refusal:
+            self._write_refusal = error
+            self._control(f"PRAGMA query_only = {int(error is not None)}")
+
     def interrupt(self) -> None:
         """Stop the running statement; it raises UnavailableError (``interrupted``). Callable
         from any thread."""
@@ -271,6 +278,11 @@ class Connection:
             no_space=isinstance(error, apsw.FullError) and self._is_disk_full(),
             denial=self._sandbox.denial,
         )
+        refusal = self._write_refusal
+        if refusal is not None and isinstance(error, apsw.ReadOnlyError):
+            ours = type(refusal)(
+                refusal.message, code=refusal.code, retry_after_s=refusal.retry_after_s
+            )
         if border.is_breaking(error):
             self.broken = self._refusal = ours
         elif self._begun and not self._connection.in_transaction:

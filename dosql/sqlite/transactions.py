@@ -80,23 +80,16 @@ class Transactions(Connection):
             self.rollback()
             raise
 
-    @contextmanager
-    def savepoint(self) -> Iterator[None]:
+    def savepoint(self) -> Savepoint:
         """A part that may be undone alone: any exception takes it back. May be nested; outside
         a transaction it is one.
 
         Raises:
             ConflictError: ``batch_aborted``: SQLite ended the transaction meanwhile.
         """
-        nested = self._open()
-        try:
-            yield
-            self._close(nested=nested)
-        except BaseException:
-            self._undo(nested=nested)
-            raise
+        return Savepoint(self)
 
-    # --- for Database: the same without a context manager --------------------------------
+    # --- for Database and Savepoint ------------------------------------------------------
 
     def _open(self) -> bool:
         """Begin a transaction, or a savepoint in the open one; True for the latter."""
@@ -130,3 +123,27 @@ class Transactions(Connection):
     def _check_still_open(self) -> None:
         if not self._connection.in_transaction:
             raise aborted("batch_aborted")
+
+
+class Savepoint:
+    """See `Transactions.savepoint`. One that is given up half-way, because the whole connection is,
+    leaves it alone: a generator would use it when its memory is freed, at whatever time."""
+
+    __slots__ = ("_connection", "_nested")
+
+    def __init__(self, connection: Transactions) -> None:
+        self._connection = connection
+        self._nested = False
+
+    def __enter__(self) -> None:
+        self._nested = self._connection._open()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self._connection._undo(nested=self._nested)
+            return
+        try:
+            self._connection._close(nested=self._nested)
+        except BaseException:
+            self._connection._undo(nested=self._nested)
+            raise

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from dosql import App, Env, Namespace, Request, Response
+from dosql import App, Env, FetchContext, Namespace, Request, Response
 from dosql.patterns import origin_allowed
 from examples.chat_room.counter import Counter
 from examples.chat_room.room import ChatRoom
@@ -21,7 +19,7 @@ app.durable_object(Counter)
 
 
 @app.fetch
-async def fetch(request: Request, env: Bindings, ctx: Any) -> Response:
+async def fetch(request: Request, env: Bindings, ctx: FetchContext) -> Response:
     """``/room/{roomId}``: the object behind it knows the socket as ``/websocket``."""
     match request.path.split("/")[1:]:
         case ["room", room_id] if 0 < len(room_id) <= 128:

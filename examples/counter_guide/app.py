@@ -6,9 +6,7 @@ the classes that are registered here.
 
 from __future__ import annotations
 
-from typing import Any
-
-from dosql import App, Request, Response
+from dosql import App, FetchContext, Request, Response
 from examples.counter_guide.api import api
 from examples.counter_guide.env import Bindings, Context
 from examples.counter_guide.objects import Counter, Counter2
@@ -19,6 +17,6 @@ app.durable_object(Counter2)
 
 
 @app.fetch
-async def fetch(request: Request, env: Bindings, ctx: Any) -> Response:
+async def fetch(request: Request, env: Bindings, ctx: FetchContext) -> Response:
     """Everything that the server has no route of its own for."""
     return await api(Context(request, env))

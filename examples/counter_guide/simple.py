@@ -14,6 +14,9 @@ from dosql import (
     App,
     DosqlError,
     DurableObject,
+    FetchContext,
+    MessageEvent,
+    ObjectState,
     Request,
     Response,
     WebSocket,
@@ -27,7 +30,7 @@ app = App()
 class Counter(DurableObject):
     """Its sessions are in memory, its value is not."""
 
-    def __init__(self, ctx: Any, env: Any) -> None:
+    def __init__(self, ctx: ObjectState, env: Any) -> None:
         super().__init__(ctx, env)
         self.value: int = ctx.storage.kv.get("value", 0)
         self.sessions: set[WebSocket] = set()
@@ -43,7 +46,7 @@ class Counter(DurableObject):
         self.sessions.add(server)
         server.send(json.dumps({"type": "update", "value": self.value}))
 
-        def on_message(event: Any) -> None:
+        def on_message(event: MessageEvent) -> None:
             try:
                 data = json.loads(event.data)
             except (ValueError, RecursionError):
@@ -71,7 +74,7 @@ class Counter(DurableObject):
 
 
 @app.fetch
-async def fetch(request: Request, env: Any, ctx: Any) -> Response:
+async def fetch(request: Request, env: Any, ctx: FetchContext) -> Response:
     if request.path == "/api/counter/ws":
         counter = env.COUNTER.get_by_name("default")
         response: Response = await counter.fetch(request.replace(path="/ws"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from dosql import App, Env, InvalidRequestError, Namespace, Request, Response, Stub
+from dosql import App, Env, FetchContext, InvalidRequestError, Namespace, Request, Response, Stub
 from dosql.patterns import origin_allowed
 from examples.live_counter.counter import Counter
 from examples.live_counter.events import check_name
@@ -37,7 +37,7 @@ app.durable_object(Counter)
 
 
 @app.fetch
-async def fetch(request: Request, env: Bindings, ctx: Any) -> Response:
+async def fetch(request: Request, env: Bindings, ctx: FetchContext) -> Response:
     first, _, rest = request.path.removeprefix("/").partition("/")
     if first == "ws" and rest.startswith("counter/"):
         return await subscribe(request, env, rest.removeprefix("counter/"))

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 PING_S = 30.0
@@ -55,7 +55,7 @@ async def updates(url: str, name: str, after: int = 0) -> AsyncIterator[dict[str
         delay = min(delay * 2, DELAY_S_MAX)
 
 
-async def ping(ws: Any) -> None:
+async def ping(ws: ClientConnection) -> None:
     """Keep the connection in use, for proxies that drop idle ones."""
     with contextlib.suppress(ConnectionClosed):
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dosql import ConflictError, InvalidRequestError, Request, Response
+from dosql import ConflictError, InvalidRequestError, Request, Response, Transaction
 from dosql.patterns import BaseDurableObject
 
 
@@ -30,7 +30,7 @@ class Account(BaseDurableObject):
             InsufficientFundsError: it would go below zero.
         """
 
-        async def take(txn: Any) -> int:
+        async def take(txn: Transaction) -> int:
             balance: int = await txn.get("balance", 0) - positive(amount)
             await txn.put("balance", balance)
             at = self.now_ms()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dosql import App, Env, Namespace, Request, Response, Stub
+from dosql import App, Env, FetchContext, Namespace, Request, Response, Stub
 from dosql.patterns import Counter, RateLimiter, WebSocketRoom, origin_allowed
 from examples.object_patterns.account import Account
 from examples.object_patterns.chat import ChatRoom
@@ -36,7 +36,7 @@ app.durable_object(Notebook)
 
 
 @app.fetch
-async def fetch(request: Request, env: Bindings, ctx: Any) -> Response:
+async def fetch(request: Request, env: Bindings, ctx: FetchContext) -> Response:
     """Find the object, and hand the request on under the path that the object knows."""
     found = route(request, env)
     if found is None:

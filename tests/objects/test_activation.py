@@ -21,6 +21,7 @@ from dosql.errors import (
 from dosql.limits import SECTION_DEPTH_MAX, SECTION_S_MAX
 from dosql.log.records import ObjectKey
 from dosql.objects.activation import Activation
+from dosql.objects.events import current_event
 from dosql.objects.kv_store import KeyValueStore
 from dosql.objects.sql import Sql
 from dosql.testing.clock import ManualClock
@@ -404,6 +405,79 @@ async def test_two_objects_that_wait_for_each_other_are_found(subject: Subject) 
     refused = [each for each in outcomes if isinstance(each, ConflictError)]
     assert len(refused) == 1, "the other one gets its turn"
     assert refused[0].code == "object_deadlock"
+
+
+async def test_an_object_can_call_itself_outside_of_sections(subject: Subject) -> None:
+    async def calls() -> list[Any]:
+        return [await subject.run(lambda: 1), await subject.activation.run(at_once, waits=False)]
+
+    async def at_once() -> int:
+        return 2
+
+    (one, (two, _)) = await asyncio.wait_for(subject.run(calls), 5)
+    assert (one, two) == (1, 2)
+
+
+async def test_objects_that_call_each_other_while_both_are_busy_go_on(subject: Subject) -> None:
+    """Neither may keep the other's turn while it waits for its own."""
+    other = Subject(subject.log, ObjectKey(bytes(32), 2))
+    both = asyncio.Barrier(2)
+
+    async def calls(called: Subject) -> Any:
+        await both.wait()
+        return await called.run(lambda: 1)
+
+    def begin(caller: Subject, called: Subject) -> asyncio.Task[Any]:
+        return caller.begin(lambda: calls(called))
+
+    tasks = [begin(subject, other), begin(other, subject)]
+    sections = [
+        subject.begin(lambda: subject.activation.section(turns)),
+        other.begin(lambda: other.activation.section(turns)),
+    ]
+    assert await asyncio.wait_for(asyncio.gather(*tasks), 5) == [1, 1]
+    await asyncio.gather(*sections)
+
+
+async def test_a_call_that_is_given_up_before_its_turn_does_not_keep_it(subject: Subject) -> None:
+    other = Subject(subject.log, ObjectKey(bytes(32), 2))
+    opened = asyncio.Event()
+    section = other.begin(lambda: other.activation.section(opened.wait))
+    await turns()
+
+    async def impatient() -> str:
+        try:
+            async with asyncio.timeout(0):
+                await other.run(lambda: pytest.fail("nobody waits for it"))
+        except TimeoutError:
+            return "given up"
+        return "answered"
+
+    assert await asyncio.wait_for(subject.run(impatient), 5) == "given up"
+    opened.set()
+    await section
+    assert not other.ground.turns.busy
+    assert other.ground.turns.waiting == 0
+
+
+async def test_an_event_that_has_ended_is_not_kept_by_those_it_led_to(subject: Subject) -> None:
+    """Else an object that is never at rest would grow for ever."""
+    lines: list[int] = []
+    done = asyncio.Event()
+
+    async def event() -> None:
+        current = current_event.get()
+        assert current is not None
+        lines.append(len(list(current.line())))
+        if len(lines) < 10:
+            subject.activation.spawn(subject.run(event))
+        else:
+            done.set()
+        await asyncio.sleep(0)
+
+    await subject.run(event)
+    await asyncio.wait_for(done.wait(), 5)
+    assert max(lines) <= 3
 
 
 async def test_calls_side_by_side_are_no_deadlock(subject: Subject) -> None:

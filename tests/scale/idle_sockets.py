@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import resource
 import sys
 import tempfile
@@ -27,8 +28,18 @@ from tests.support.server import ADMIN_TOKEN, ServerProcess
 _TOKEN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 _IDLE_SECONDS = 1.0
 _AT_ONCE = 50
-_ROUNDS = 20
+ROUNDS = 20
+WAKES_MAX = 300
 _PADDING = "x" * 180
+
+
+@dataclass(frozen=True)
+class Member:
+    """One client."""
+
+    hall: str
+    user: str
+    socket: RawSocket
 
 
 @dataclass
@@ -55,6 +66,10 @@ class Figures:
     """From the sender to each receiver."""
     stored_broadcasts: list[float] = field(default_factory=list[float])
     """The same with a message that is stored and durable first."""
+    lost: int = 0
+    """Sockets that did not stay open from their handshake to the end."""
+    strangers: int = 0
+    """Sockets whose attachment was another one, or none, after a hibernation."""
 
     def lines(self) -> list[str]:
         """For people."""
@@ -104,7 +119,8 @@ class _Load:
         url = urlsplit(server.url)
         assert url.hostname is not None and url.port is not None
         self._host, self._port = url.hostname, url.port
-        self._sockets: list[tuple[str, RawSocket]] = []
+        self._members: list[Member] = []
+        self._numbers = itertools.count()
         self._arrived: list[tuple[float, bytes]] = []
         self._news = asyncio.Event()
 
@@ -129,21 +145,26 @@ class _Load:
             total,
             awake,
         )
-        for name, socket in self._sockets[1 : 1 + min(objects, 300)]:
-            assert name == "warm-up" or name.startswith("hall-")
-            figures.wakes.append(await self._echo(socket))
-            figures.echoes.append(await self._echo(socket))
+        firsts = self._members[1 : 1 + min(objects, WAKES_MAX)]  # of as many halls
+        for member in firsts:
+            figures.wakes.append(await self._echo(member))
+            figures.echoes.append(await self._echo(member))
+        await self._asleep(0)
+        for member in (*firsts, *self._members[-WAKES_MAX:]):
+            answer = await self._ask(member, "who")
+            figures.strangers += not answer.startswith(f"{member.user} of ")
         await self._broadcast(figures, broadcast_to)
-        for _, socket in self._sockets:
-            socket.transport.abort()
+        figures.lost = sum(member.socket.lost.done() for member in self._members)
+        for member in self._members:
+            member.socket.transport.abort()
         return figures
 
     async def _broadcast(self, figures: Figures, count: int) -> None:
         await self._connect(["big-hall"] * count)
-        sender = self._sockets[-1][1]
+        sender = self._members[-1].socket
         figures.broadcast_to = count
         for word, times in (("all", figures.broadcasts), ("say", figures.stored_broadcasts)):
-            for _ in range(_ROUNDS):
+            for _ in range(ROUNDS):
                 times += await self._tell_all(sender, word, count)
 
     async def _tell_all(self, sender: RawSocket, word: str, count: int) -> list[float]:
@@ -153,22 +174,28 @@ class _Load:
         await self._until(lambda: len(self._arrived) == count)
         return [at - began for at, _ in self._arrived]
 
-    async def _echo(self, socket: RawSocket) -> float:
-        self._arrived.clear()
+    async def _echo(self, member: Member) -> float:
         began = time.monotonic()
-        socket.send("echo hello")
-        await self._until(lambda: bool(self._arrived))
+        assert await self._ask(member, "echo hello") == "hello"
         return self._arrived[0][0] - began
+
+    async def _ask(self, member: Member, text: str) -> str:
+        self._arrived.clear()
+        member.socket.send(text)
+        await self._until(lambda: bool(self._arrived))
+        return self._arrived[0][1].decode()
 
     async def _connect(self, names: Sequence[str]) -> None:
         for first in range(0, len(names), _AT_ONCE):
             batch = [self._open(name) for name in names[first : first + _AT_ONCE]]
-            self._sockets += await asyncio.gather(*batch)
+            self._members += await asyncio.gather(*batch)
 
-    async def _open(self, name: str) -> tuple[str, RawSocket]:
+    async def _open(self, hall: str) -> Member:
+        number = next(self._numbers)
         # 127.0.0.2 and so on: one source address has ports for 28,000 connections only.
-        source = f"127.0.0.{2 + len(self._sockets) // 20_000}"
-        path = f"/objects/hall/{name}/ws?name=user-{len(self._sockets)}"
+        source = f"127.0.0.{2 + number // 20_000}"
+        user = f"user-{number}"
+        path = f"/objects/hall/{hall}/ws?name={user}"
         socket = await RawSocket.connect(
             self._host,
             self._port,
@@ -178,7 +205,7 @@ class _Load:
             source=source,
         )
         assert b" 101 " in socket.head, socket.head + socket.rest
-        return name, socket
+        return Member(hall, user, socket)
 
     def _on_message(self, socket: RawSocket, opcode: int, payload: bytes) -> None:
         if opcode == 1:
@@ -204,7 +231,8 @@ class _Load:
             page = reply.json()
             infos += page["objects"]
             if page.get("cursor") is None:
-                assert len(infos) == len({name for name, _ in self._sockets})
+                assert len(infos) == len({member.hall for member in self._members})
+                assert sum(info["sockets"] for info in infos) == len(self._members)
                 return sum(info["state"] == "awake" for info in infos)
             cursor = f"&cursor={page['cursor']}"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -241,6 +243,18 @@ def test_savepoints_nest(notes: Database) -> None:
         with notes.savepoint():
             notes.run("INSERT INTO notes (body) VALUES ('d')")
     assert bodies(notes) == ["one", "two", "three", "a", "d"]
+
+
+def test_a_savepoint_that_is_given_up_leaves_a_closed_connection_alone(notes: Database) -> None:
+    """Whenever its memory is freed: an exception there could be caught by nobody."""
+    point = notes.savepoint()
+    point.__enter__()
+    notes.close()
+    raised: list[object] = []
+    with patch("sys.unraisablehook", raised.append):
+        del point
+        gc.collect()
+    assert raised == []
 
 
 def test_a_savepoint_alone_is_a_transaction(notes: Database) -> None:

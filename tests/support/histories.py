@@ -206,7 +206,7 @@ def _open(root: Path, key: ObjectKey) -> sqlite3.Connection | None:
     path = database_path(root / "objects", key)
     if damaged_path(path).exists():
         raise NotServedError(f"{key.filename}: {damaged_path(path).read_text()}")
-    if read_position(LooseDisk(), path) == 0:
+    if read_position(LooseDisk(), path).txid == 0:
         return None
     if not path.exists():
         raise NotServedError(f"{key.filename} is missing")

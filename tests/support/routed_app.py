@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from dosql import App, DurableObject, Env, Namespace, Request, Response, WebSocketPair
+from dosql import (
+    App,
+    DurableObject,
+    Env,
+    Namespace,
+    NotFoundError,
+    Request,
+    Response,
+    WebSocketPair,
+)
 
 
 class Bindings(Env):
@@ -31,6 +40,8 @@ class Echo(DurableObject):
             if request.path == "/refused":
                 return Response("not here", 403, {"x-reason": "closed"})
             client, server = WebSocketPair()
+            if request.path == "/unaccepted":
+                return Response(None, 101, web_socket=client)
             self.ctx.accept_websocket(server)
             server.send(f"welcome {request.path} {request.query}")
             return Response(None, 101, {"x-from": "object"}, web_socket=client)
@@ -39,6 +50,16 @@ class Echo(DurableObject):
                 raise ValueError("a secret")
             case "/sql-error":
                 self.ctx.storage.sql.exec("SELECT * FROM secret_table")
+            case "/empty":
+                self.one_of_none()
+            case "/key":
+                self.ctx.storage.kv.put("secret" * 1_000, 1)
+            case "/forbidden":
+                self.ctx.storage.sql.exec("ATTACH 'secret' AS other")
+            case "/teapot":
+                raise NotFoundError("There is no coffee.", code="no_coffee")
+            case "/argument":
+                await self.env.ECHO.get_by_name("other").add(request.query["a"])
             case "/invalid":
                 return Response.from_json(await request.json(int))
             case "/stream":
@@ -91,6 +112,9 @@ class Echo(DurableObject):
         value = self.ctx.storage.kv.get("count", 0) + 1
         self.ctx.storage.kv.put("count", value)
         return int(value)
+
+    def one_of_none(self) -> object:
+        return self.ctx.storage.sql.exec("SELECT 1 WHERE 0").one()
 
     def fail(self) -> None:
         raise ValueError("too small")

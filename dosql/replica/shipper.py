@@ -1,0 +1,201 @@
+"""Shipper: all shipments of a node. It follows the commit log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dosql.clock import Clock
+from dosql.limits import REPLICA_SPOOL_BYTES_MAX
+from dosql.log.records import Batch, Drop, ObjectKey, Record
+from dosql.replica.bucket import Bucket
+from dosql.replica.image_file import ImageFile
+from dosql.replica.layout import Layout
+from dosql.replica.replica import Replica
+from dosql.replica.shipment import Shipment
+
+T = TypeVar("T")
+_log = logging.getLogger("dosql.replica")
+_THREADS = 16
+"""Requests to the bucket at a time."""
+_EPOCH_BITS = 24
+"""Of an epoch count the starts of one data directory; the rest is the directory's own."""
+
+MakeImage = Callable[[ObjectKey, int], Awaitable[ImageFile | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicationStatistics:
+    """How far the bucket is behind."""
+
+    objects_behind: int
+    spool_bytes: int
+    stalled_s: float
+    """For how long the bucket has not answered; 0: it does."""
+    files: int
+    """Shipped since the start."""
+    bytes: int
+    """Of pages in them."""
+
+
+class Shipper:
+    """Belongs to one event loop."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        *,
+        prefix: str,
+        directory: bool,
+        epoch: int,
+        clock: Clock,
+        catalog: ObjectKey,
+        make_image: MakeImage,
+        on_fenced: Callable[[ObjectKey], None],
+    ) -> None:
+        self.bucket = bucket
+        self.epoch = epoch
+        self.clock = clock
+        self.on_shipped: Callable[[Shipment, int], None] = lambda shipment, size: None
+        self._prefix = prefix
+        self._directory = directory
+        self._catalog = catalog
+        self._make_image = make_image
+        self._on_fenced = on_fenced
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="dosql-bucket")
+        self._shipments: dict[ObjectKey, Shipment] = {}
+        self._removals: set[asyncio.Task[None]] = set()
+        self._spool_bytes = 0
+        self._files = 0
+        self._bytes = 0
+
+    # --- objects ------------------------------------------------------------------------------
+
+    def replica(self, key: ObjectKey) -> Replica:
+        """The object's files in the bucket."""
+        path = f"{self._prefix}{key.id.hex()}-{key.incarnation:016x}"
+        return Replica(self.bucket, Layout(path, self._directory))
+
+    def shipment(self, key: ObjectKey, shipped_txid: int | None = None) -> Shipment:
+        """The object's way to the bucket. ``shipped_txid``: where a new one is known to be."""
+        shipment = self._shipments.get(key)
+        if shipment is None:
+            shipment = Shipment(key, self.replica(key), self, shipped_txid)
+            self._shipments[key] = shipment
+        return shipment
+
+    def find(self, key: ObjectKey) -> Shipment | None:
+        """The shipment, if the object was shipped, or should have been, since the start."""
+        return self._shipments.get(key)
+
+    def restarted(self, key: ObjectKey, txid: int) -> Shipment:
+        """The object's file was restored from the bucket, or taken over: it holds ``txid``."""
+        self._shipments.pop(key, None)
+        return self.shipment(key, txid)
+
+    def appended(self, records: Iterable[Record]) -> None:
+        """The commit log has these, all in one group."""
+        batches: list[Batch] = []
+        catalog_txid = 0
+        for record in records:
+            if isinstance(record, Drop):
+                self._drop(record.key)
+            elif record.key == self._catalog:
+                catalog_txid = record.txid
+                batches.append(record)
+            else:
+                batches.append(record)
+        for batch in batches:
+            needed = 0 if batch.key == self._catalog else catalog_txid
+            self._spool_bytes += batch.pages.size_bytes
+            self.shipment(batch.key).add(batch, needed)
+        while self._spool_bytes > REPLICA_SPOOL_BYTES_MAX:
+            largest = max(self._shipments.values(), key=lambda each: each.spool_bytes)
+            if not largest.spool_bytes:
+                break
+            largest.drop_spool()
+
+    def _drop(self, key: ObjectKey) -> None:
+        """The object has ceased to exist, and so do its files."""
+        shipment = self._shipments.pop(key, None)
+        replica = self.replica(key)
+
+        async def remove() -> None:
+            if shipment is not None:
+                await shipment.end()
+            await self.on_thread(replica.remove)
+
+        task = asyncio.get_running_loop().create_task(remove())
+        self._removals.add(task)
+        task.add_done_callback(self._removed)
+
+    def _removed(self, task: asyncio.Task[None]) -> None:
+        self._removals.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.warning(
+                "the replica of an object that is gone was not removed: %s", task.exception()
+            )
+
+    # --- for shipments ------------------------------------------------------------------------
+
+    def is_own(self, epoch: int) -> bool:
+        return epoch >> _EPOCH_BITS == self.epoch >> _EPOCH_BITS
+
+    async def on_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def image(self, key: ObjectKey, min_txid: int) -> ImageFile | None:
+        return await self._make_image(key, min_txid)
+
+    async def catalog_reached(self, txid: int) -> None:
+        await self.shipment(self._catalog).reached(txid)
+
+    def shipped(self, shipment: Shipment, size: int) -> None:
+        self._files += 1
+        self._bytes += size
+        self.on_shipped(shipment, size)
+
+    def fenced(self, shipment: Shipment) -> None:
+        self._shipments.pop(shipment.key, None)
+        self._on_fenced(shipment.key)
+
+    def dropped(self, bytes: int) -> None:
+        self._spool_bytes -= bytes
+
+    # --- all of them --------------------------------------------------------------------------
+
+    def behind(self) -> list[ObjectKey]:
+        """The objects of which the bucket lacks something."""
+        return [key for key, each in self._shipments.items() if each.is_behind]
+
+    def statistics(self) -> ReplicationStatistics:
+        """Of this moment."""
+        since = [each.stalled_since for each in self._shipments.values()]
+        stalled = [each for each in since if each is not None]
+        return ReplicationStatistics(
+            objects_behind=len(self.behind()),
+            spool_bytes=self._spool_bytes,
+            stalled_s=self.clock.monotonic() - min(stalled) if stalled else 0.0,
+            files=self._files,
+            bytes=self._bytes,
+        )
+
+    async def drain(self, seconds: float) -> list[ObjectKey]:
+        """Wait for the bucket to have everything, but not longer; what it still lacks."""
+        waits = [
+            each.reached(each.logged_txid, seconds)
+            for each in self._shipments.values()
+            if each.is_behind
+        ]
+        await asyncio.gather(*waits, *self._removals, return_exceptions=True)
+        return self.behind()
+
+    async def close(self) -> None:
+        """Stop all shipments and give the threads back."""
+        for shipment in list(self._shipments.values()):
+            await shipment.end()
+        self._threads.shutdown()

@@ -149,6 +149,33 @@ the 60 s after which usual proxies cut an idle connection."""
 SOCKET_CLOSE_S_MAX = 5.0
 """How long a peer may take to answer a Close frame, and to read what was sent before it."""
 
+# --- changes -----------------------------------------------------------------------------------
+CHANGES_KEPT_MAX = 1_000_000
+"""Changes kept in a database for subscribers that come back."""
+CHANGES_KEPT_S_MAX = 7 * 24 * 60 * 60
+"""(setting) For how long they are kept."""
+CHANGES_KEPT_BYTES_MAX = 64 * 1024 * 1024
+"""(setting) How much of a database they may take."""
+CHANGES_SLOT_FACTOR = 4
+"""Times each of these limits that a slot may hold back: beyond it the database comes first."""
+CHANGES_TRANSACTION_BYTES_MAX = 32 * 1024 * 1024
+"""Changes of one transaction, which are in memory until its commit. Of one that changes more,
+subscribers are told to copy the tables again."""
+CHANGES_PAGE_MAX = 500
+"""Changes that a subscriber is given at once."""
+CHANGES_PAGE_BYTES_MAX = 256 * 1024
+"""The same in stored bytes; a single row may be larger."""
+CHANGE_SLOTS_MAX = 32
+"""Slots of one database."""
+CHANGE_SLOT_NAME_PATTERN = r"[a-z0-9][a-z0-9_-]{0,62}"
+CHANGE_SUBSCRIBERS_MAX = 100
+"""Streams of changes of one database: each reads every commit anew."""
+CHANGE_SUBSCRIBERS_NODE_MAX = 10_000
+"""The same of a whole server."""
+CHANGE_HEARTBEAT_S = 15.0
+"""After so long without a change a stream says that it is alive: below the 60 s after which
+usual proxies cut an idle connection."""
+
 # --- commit log ------------------------------------------------------------------------------
 LOG_SEGMENT_BYTES = 16 * 1024 * 1024
 """Preallocated size of one segment; a larger batch makes a larger segment."""

@@ -1,5 +1,6 @@
 """Fixtures for all tests: real servers."""
 
+from tests.support.minio import minio
 from tests.support.server import server, shared_server, start_server
 
-__all__ = ["server", "shared_server", "start_server"]
+__all__ = ["minio", "server", "shared_server", "start_server"]

@@ -29,6 +29,7 @@ FLOORS = {
     "dosql.sqlite": 1,
     "dosql.log": 1,
     "dosql.client": 1,
+    "dosql.replica": 2,
     "dosql.objects": 2,
     "dosql.host": 3,
     "dosql.patterns": 5,

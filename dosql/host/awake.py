@@ -12,22 +12,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dosql.clock import Clock
-from dosql.errors import DosqlError, UnavailableError
+from dosql.errors import DosqlError, ObjectResetError, UnavailableError
 from dosql.host.grounds import Leaving, Nobody
-from dosql.host.object_files import ObjectFiles
+from dosql.host.object_files import Copy, ObjectFiles
 from dosql.log.disk import disk_error
 from dosql.log.group_commit import GroupCommit
 from dosql.log.node_log import NodeLog
 from dosql.log.records import ObjectKey
-from dosql.objects.instance import Budgets, Instance
+from dosql.objects.instance import Budgets, Instance, InstanceClosed
 from dosql.sqlite.migrations import Migration
+
+T = TypeVar("T")
+if TYPE_CHECKING:
+    from dosql.host.cold_tier import ColdTier
 
 _log = logging.getLogger("dosql.host")
 
@@ -67,9 +74,19 @@ class AwakeObjects:
         self._awake: OrderedDict[ObjectKey, Instance] = OrderedDict()
         self._moving: dict[ObjectKey, asyncio.Task[Instance | None]] = {}
         self._pinned: set[ObjectKey] = set()
+        self._copies: dict[Path, Copy] = {}
         self.statistics = AwakeStatistics()
         self.on_sleep: Callable[[Instance], None] = lambda _: None
         self.leaving: Leaving = Nobody()
+        self.closing = False
+        """Nothing keeps an object awake any more."""
+        self._cold: ColdTier | None = None
+
+    def replicate(self, cold: ColdTier) -> None:
+        """From now on commits go to a bucket as well, and what the disk lacks comes from there."""
+        self._cold = self._files.cold = cold
+        cold.copy = self.copy
+        cold.on_void = self._void
 
     def __len__(self) -> int:
         return len(self._awake)
@@ -94,6 +111,16 @@ class AwakeObjects:
     async def ground(self, key: ObjectKey) -> Instance:
         """See `Grounds`: an object without a schema of ours."""
         return await self.get(key, None)
+
+    def expect_new(self, key: ObjectKey) -> None:
+        """See `Grounds`."""
+        if self._cold is not None:
+            self._cold.expect_new(key)
+
+    def placed(self, key: ObjectKey, txid: int) -> None:
+        """The file of a new object that sleeps was put there, and holds ``txid``."""
+        if self._cold is not None:
+            self._cold.placed(key, txid)
 
     def used(self, key: ObjectKey) -> None:
         """See `Grounds`."""
@@ -165,6 +192,7 @@ class AwakeObjects:
             workers=self._workers,
             budgets=self._budgets,
             on_broken=self._on_broken,
+            replication=self._cold.woke(key, txid) if self._cold is not None else None,
         )
         self._awake[key] = instance
         self.statistics.wakes += 1
@@ -233,7 +261,7 @@ class AwakeObjects:
                 await instance.flush()
             except DosqlError:
                 return  # it broke, and is being replaced
-            if instance.pins or (instance.is_awaited and not self._closing):
+            if instance.pins or (instance.is_awaited and not self.closing):
                 return  # it is needed after all
             ceases = self.leaving.leave(instance.key)
             self._awake.pop(instance.key, None)
@@ -251,6 +279,8 @@ class AwakeObjects:
             if instance.logged_txid != instance.woken_txid:
                 self._files.left_at(instance.key, instance.logged_txid)
             instance.close()
+            if self._cold is not None:
+                self._cold.slept(instance.key)
             self.statistics.evictions += 1
         finally:
             instance.turns.leave()
@@ -303,7 +333,10 @@ class AwakeObjects:
             del self._awake[key]
         self._files.distrust(key)
         self.statistics.broken += 1
-        _log.error("object %s broke: %s", key.id.hex(), instance.broken)
+        if isinstance(instance.broken, ObjectResetError):  # by its own code, or a fault of it
+            _log.warning("object %s: %s", key.id.hex(), instance.broken)
+        else:
+            _log.error("object %s broke: %s", key.id.hex(), instance.broken)
         earlier = self._move_of(key)
 
         async def replace() -> None:
@@ -384,6 +417,44 @@ class AwakeObjects:
         finally:
             instance.turns.leave()
 
+    async def copy(self, key: ObjectKey, target: Path) -> Copy | None:
+        """A copy of the object's database file as of its newest commit in the log. None: there is
+        none, or nothing that could be used.
+
+        Raises what reading and writing files raises.
+        """
+        while True:
+            while (move := self._move_of(key)) is not None:
+                await asyncio.wait([move])
+            instance = self._awake.get(key)
+            if instance is None:
+                await self._move(key, self._copy_asleep(key, target))
+                return self._copies.pop(target, None)
+            await instance.turns.enter()
+            try:
+                instance.check_open()
+                await instance.flush()
+                await self._checkpoint(instance)
+                txid = instance.logged_txid
+                await self.on_file_thread(partial(shutil.copyfile, instance.path, target))
+                return Copy(target, txid, instance.db.page_size)
+            except InstanceClosed:
+                continue
+            finally:
+                instance.turns.leave()
+
+    async def _copy_asleep(self, key: ObjectKey, target: Path) -> None:
+        copy = await self.on_file_thread(lambda: self._files.copy(key, target))
+        if copy is not None:
+            self._copies[target] = copy
+
+    def _void(self, key: ObjectKey, error: DosqlError) -> None:
+        """What the disk has of the object must not be used any more."""
+        self._files.distrust(key)
+        instance = self._awake.get(key)
+        if instance is not None:
+            instance.break_(error)
+
     def txid(self, key: ObjectKey) -> int:
         """The newest durable batch of the object, awake or not."""
         instance = self._awake.get(key)
@@ -399,7 +470,7 @@ class AwakeObjects:
         while moves := [each for each in self._moving.values() if not each.done()]:
             await asyncio.wait(moves)
 
-    async def on_file_thread(self, work: Callable[[], None]) -> None:
+    async def on_file_thread(self, work: Callable[[], T]) -> T:
         """Run file work off the loop; it is never abandoned half-way.
 
         Raises:
@@ -407,7 +478,7 @@ class AwakeObjects:
         """
         future = asyncio.get_running_loop().run_in_executor(self._file_threads, work)
         try:
-            await asyncio.shield(future)
+            return await asyncio.shield(future)
         except OSError as error:
             raise disk_error(error) from error
         except asyncio.CancelledError:

@@ -7,6 +7,9 @@
     log/          the commit log of the node
     objects/ab/   database files, by the first two digits of the object's id
     scratch/      exports and imports under way; emptied at the start
+    bucket/       the copy of everything, unless another bucket is chosen
+    behind/       an empty file for each object of which the bucket lacks something
+    epoch         who writes to the bucket: this directory, and how often it was started
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ import os
 import shutil
 from pathlib import Path
 
+from dosql.clock import Randomness
 from dosql.errors import ConflictError
+from dosql.log.disk import Disk
+from dosql.log.records import ObjectKey
 
 
 class DataDirectory:
@@ -43,6 +49,51 @@ class DataDirectory:
         shutil.rmtree(self.scratch, ignore_errors=True)
         for directory in (self.log, self.objects, self.scratch):
             directory.mkdir(mode=0o700, exist_ok=True)
+
+    @property
+    def behind(self) -> Path:
+        """Created if it is missing."""
+        path = self.root / "behind"
+        path.mkdir(mode=0o700, exist_ok=True)
+        return path
+
+    def next_epoch(self, disk: Disk, randomness: Randomness) -> int:
+        """A number that no other start, of this or another directory, ever had; durable."""
+        path = self.root / "epoch"
+        try:
+            epoch = int(path.read_text("ascii"), 16) + 1
+        except (FileNotFoundError, ValueError):
+            own = int.from_bytes(randomness.token_bytes(5), "big") >> 1 | 1
+            epoch = (own << 24) + 1
+        temporary = path.with_name("epoch.new")
+        file = disk.open(temporary, create=True)
+        try:
+            file.truncate(0)
+            file.pwrite(f"{epoch:016x}\n".encode(), 0)
+            file.sync()
+        finally:
+            file.close()
+        disk.rename(temporary, path)
+        disk.sync_dir(self.root)
+        return epoch
+
+    def bucket_changed(self, url: str, disk: Disk) -> bool:
+        """Whether an earlier start used another bucket, or none; this one is noted."""
+        path = self.root / "behind" / "bucket"
+        if path.exists() and path.read_text("utf-8") == url:
+            return False
+        file = disk.open(path, create=True)
+        try:
+            file.truncate(0)
+            file.pwrite(url.encode(), 0)
+        finally:
+            file.close()
+        return True
+
+    def keys(self) -> list[ObjectKey]:
+        """Every object that has a file here."""
+        found = (ObjectKey.from_filename(path.name) for path in self.objects.glob("*/*.sqlite"))
+        return [key for key in found if key is not None]
 
     def release(self) -> None:
         """Let another process have it."""

@@ -65,6 +65,10 @@ class Grounds(Protocol):
         """
         ...
 
+    def expect_new(self, key: ObjectKey) -> None:
+        """The key was made a moment ago: nothing is stored of it anywhere."""
+        ...
+
     def used(self, key: ObjectKey) -> None:
         """Something happens to the object: it is not to be put to sleep soon."""
         ...

@@ -15,7 +15,9 @@ from dosql import limits
 from dosql.clock import Clock, LoopTimers, Randomness, SystemClock, SystemRandomness, Timers
 from dosql.errors import DosqlError, UnavailableError
 from dosql.host.awake import AwakeObjects
+from dosql.host.behind import Behind
 from dosql.host.catalog import CATALOG_KEY, CATALOG_MIGRATIONS, Catalog
+from dosql.host.cold_tier import ColdTier, ColdTierSettings, Seeds
 from dosql.host.data_directory import DataDirectory
 from dosql.host.maintenance import Maintenance
 from dosql.host.object_files import ObjectFiles
@@ -26,6 +28,7 @@ from dosql.host.usage import Usage
 from dosql.log.disk import Disk, RealDisk
 from dosql.log.group_commit import CommitSource, GroupCommit
 from dosql.log.node_log import NodeLog
+from dosql.log.records import Record
 from dosql.log.redo import Redo, RedoReport
 from dosql.log.segments import damaged
 from dosql.objects.instance import Budgets, Instance
@@ -57,6 +60,8 @@ class HostSettings:
     log_bytes_max: int = limits.LOG_BYTES_MAX
     log_segment_bytes: int = limits.LOG_SEGMENT_BYTES
     limits: DatabaseLimits = field(default_factory=DatabaseLimits)
+    cold: ColdTierSettings | None = None
+    """The bucket that everything is copied to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ class Host:
         randomness: Randomness,
         disk: Disk,
         vfs: str | None,
+        behind: Behind | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
@@ -98,7 +104,7 @@ class Host:
         self._files = ObjectFiles(
             directory.objects, log=log, disk=disk, clock=clock, limits=settings.limits, vfs=vfs
         )
-        self._commits = GroupCommit(log, on_flushed=self._flushed)
+        self._commits = GroupCommit(log, on_flushed=self._flushed, on_appended=self._appended)
         self._awake = AwakeObjects(
             self._files,
             log=log,
@@ -110,6 +116,20 @@ class Host:
             count_max=settings.open_objects_max + 1,  # the catalog does not count
         )
         self._awake.pin(CATALOG_KEY)
+        self.cold: ColdTier | None = None
+        if settings.cold is not None and behind is not None:
+            self.cold = ColdTier(
+                settings.cold,
+                epoch=directory.next_epoch(disk, randomness),
+                behind=behind,
+                catalog=CATALOG_KEY,
+                scratch=directory.scratch,
+                log=log,
+                disk=disk,
+                clock=clock,
+                file_threads=self._file_threads,
+            )
+            self._awake.replicate(self.cold)
         self._maintenance = Maintenance(
             self._awake,
             log,
@@ -175,7 +195,12 @@ class Host:
             )
             if log.is_new and directory.has_objects():
                 raise damaged("it is missing, though there are objects")
-            recover(log, directory.objects, disk)
+            seeds, behind = Seeds(), None
+            if settings.cold is not None:
+                behind = Behind(directory.behind, disk)
+                if directory.bucket_changed(settings.cold.bucket.url, disk):
+                    behind.add(directory.keys())
+            recover(log, directory.objects, disk, seeds, behind)
             _raise_descriptor_limit(settings.open_objects_max)
             host = cls(
                 settings,
@@ -185,6 +210,7 @@ class Host:
                 randomness=randomness,
                 disk=disk,
                 vfs=vfs,
+                behind=behind,
             )
         except BaseException as error:
             directory.release()
@@ -199,6 +225,8 @@ class Host:
             host._release()
             raise
         host._maintenance.start()
+        if host.cold is not None:
+            host.cold.start(seeds, host._files.txid)
         if host._objects is not None:
             await host._objects.start()
         return host
@@ -272,6 +300,9 @@ class Host:
             if self._objects is not None:
                 await self._objects.close()
             await self._maintenance.stop()
+            if self.cold is not None:
+                await self.cold.drain()
+            self._awake.closing = True
             await self._put_all_to_sleep()
             await self._cut_log()
         except DosqlError:
@@ -294,6 +325,9 @@ class Host:
         await self._awake.settled()
 
     async def _cut_log(self) -> None:
+        if self.cold is not None:
+            await self.cold.drain()
+            await self.cold.close()
         synced = map(self._awake.make_durable, self._files.unsynced())
         for outcome in await asyncio.gather(*synced, return_exceptions=True):
             if isinstance(outcome, BaseException):
@@ -307,6 +341,10 @@ class Host:
         self._workers.shutdown()
         self._file_threads.shutdown()
         self._directory.release()
+
+    def _appended(self, records: list[Record]) -> None:
+        if self.cold is not None:
+            self.cold.appended(records)
 
     def _flushed(self, sources: list[CommitSource]) -> None:
         self._maintenance.flushed([each for each in sources if isinstance(each, Instance)])
@@ -327,17 +365,29 @@ class Host:
         return instance
 
 
-def recover(log: NodeLog, objects: Path, disk: Disk) -> RedoReport:
-    """Bring every file to the last durable commit, then start the log afresh.
+def recover(
+    log: NodeLog,
+    objects: Path,
+    disk: Disk,
+    seeds: Seeds | None = None,
+    behind: Behind | None = None,
+) -> RedoReport:
+    """Bring every file to the last durable commit, then start the log afresh. ``seeds`` get what
+    was in it, and ``behind`` whose it was.
 
     Raises:
         CorruptError: ``log_damaged``.
     """
-    report = Redo(objects, disk).run(log.history())
+    history = log.history()
+    if behind is not None and seeds is not None:
+        history = seeds.watch(history)
+    report = Redo(objects, disk).run(history)
     for key, reason in report.damaged.items():
         _log.error("object %s is damaged and will not be served: %s", key.id.hex(), reason)
     if report.records:
         _log.info("redid %d commits of %d objects", report.records, report.objects)
+    if behind is not None and seeds is not None:
+        behind.add(seeds.batches)
     log.cut_all(keep_aside=bool(report.damaged))
     return report
 

@@ -109,17 +109,20 @@ class Lives:
             DosqlError: it could not be woken; ObjectError: its constructor failed.
         """
         raw = address.id.raw
-        arrivals = self._arrivals.get(raw)
-        if arrivals is None:
-            resident = self._by_id.get(raw)
-            if resident is not None and resident.is_alive:
-                self._grounds.used(resident.key)
+        while True:
+            arrivals = self._arrivals.get(raw)
+            if arrivals is None:
+                resident = self._by_id.get(raw)
+                if resident is not None and resident.is_alive:
+                    self._grounds.used(resident.key)
+                    return resident
+                arrivals = self._arrivals[raw] = Arrivals()
+                task = asyncio.get_running_loop().create_task(self._bring_up(address, arrivals))
+                self._wakes.add(task)
+                task.add_done_callback(self._wakes.discard)
+            resident = await arrivals.wait()
+            if resident.is_alive:  # else the first who went on had it reset
                 return resident
-            arrivals = self._arrivals[raw] = Arrivals()
-            task = asyncio.get_running_loop().create_task(self._bring_up(address, arrivals))
-            self._wakes.add(task)
-            task.add_done_callback(self._wakes.discard)
-        return await arrivals.wait()
 
     async def _bring_up(self, address: Address, arrivals: Arrivals[Resident]) -> None:
         try:
@@ -138,6 +141,7 @@ class Lives:
         if entry is None:
             incarnation = int.from_bytes(self._randomness.token_bytes(8), "little") >> 1
             key = ObjectKey(address.id.raw, incarnation)
+            self._grounds.expect_new(key)
         else:
             await catalog.durable()  # else the object could vanish under an acknowledged write
             key = entry.key

@@ -7,7 +7,11 @@ All but the bookkeeping is file work, for a thread; one object's calls come one 
 
 from __future__ import annotations
 
+import logging
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dosql.clock import Clock
 from dosql.errors import CorruptError
@@ -18,6 +22,20 @@ from dosql.log.records import ObjectKey
 from dosql.log.redo import Redo, damaged_path, database_path, remove_database, remove_wal
 from dosql.sqlite.database import Database, DatabaseLimits
 from dosql.sqlite.migrations import Migration, apply_migrations
+
+if TYPE_CHECKING:
+    from dosql.host.cold_tier import ColdTier
+
+_log = logging.getLogger("dosql.host")
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A database file at rest, to be removed by whoever asked for it."""
+
+    path: Path
+    txid: int
+    page_size: int
 
 
 class ObjectFiles:
@@ -40,6 +58,7 @@ class ObjectFiles:
         self._limits = limits
         self._vfs = vfs
         self._distrusted: set[ObjectKey] = set()
+        self.cold: ColdTier | None = None
         self._unsynced: dict[ObjectKey, int] = {}
         """What the files of sleeping objects hold that is not yet durable in them."""
 
@@ -92,10 +111,11 @@ class ObjectFiles:
         """
         path = database_path(self._objects, key)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        if damaged_path(path).exists():
-            raise CorruptError("This object's stored data is damaged; it must be restored.")
-        if key in self._distrusted:
-            self.redo(key)
+        if self.cold is None or not self._bring(self.cold, key, path):
+            if damaged_path(path).exists():
+                raise CorruptError("This object's stored data is damaged; it must be restored.")
+            if key in self._distrusted:
+                self.redo(key)
         txid = self.txid(key)
         if txid == 0:  # what the file may hold was in no durable commit, and may be torn
             self._disk.unlink(path)
@@ -114,11 +134,42 @@ class ObjectFiles:
             raise
         return path, db, txid
 
+    def _bring(self, cold: ColdTier, key: ObjectKey, path: Path) -> bool:
+        """Whether the file was brought from the bucket."""
+        if key in self._distrusted and not cold.is_void(key):
+            try:
+                self.redo(key)
+            except CorruptError:
+                _log.warning("object %s is damaged", key.id.hex())
+        try:
+            txid = self.txid(key)
+        except CorruptError:
+            txid = 0
+        if cold.bring(key, path, txid) is None:
+            return False
+        self.forget(key)
+        return True
+
     def remove(self, key: ObjectKey) -> None:
         """Remove what there is of the object; it has ceased to exist."""
         path = database_path(self._objects, key)
         if remove_database(self._disk, path):
             self._disk.sync_dir(path.parent)
+
+    def copy(self, key: ObjectKey, target: Path) -> Copy | None:
+        """Copy the file of a sleeping object; None: there is none that could be used."""
+        path = database_path(self._objects, key)
+        if damaged_path(path).exists():
+            return None
+        if key in self._distrusted:
+            self.redo(key)
+        txid = self.txid(key)
+        if not txid or not path.exists():
+            return None
+        shutil.copyfile(path, target)
+        with target.open("rb") as file:
+            page_size = int.from_bytes(file.read(18)[16:18], "big")
+        return Copy(target, txid, 65536 if page_size == 1 else page_size)
 
     def redo(self, key: ObjectKey) -> None:
         """Bring a distrusted file to the object's last durable commit.
@@ -160,4 +211,6 @@ class ObjectFiles:
                 file.close()
             if self._unsynced.get(key) == txid:
                 del self._unsynced[key]
+        if self.cold is not None:
+            self.cold.cut(key, txid)
         self._log.checkpointed(key, txid, position)

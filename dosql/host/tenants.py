@@ -137,7 +137,9 @@ class Tenants:
     def _new_entry(self, name: str) -> Entry:
         now = self.clock.now_ms()
         incarnation = int.from_bytes(self.randomness.token_bytes(8), "little") >> 1
-        return Entry(name, ObjectKey(_IDS.from_name(name).raw, incarnation), now, now)
+        key = ObjectKey(_IDS.from_name(name).raw, incarnation)
+        self.awake.expect_new(key)
+        return Entry(name, key, now, now)
 
     def list(self, prefix: str, limit: int, cursor: str | None) -> TenantPage:
         """Up to ``limit`` tenants in name order; ``cursor`` is that of the page before."""
@@ -268,6 +270,7 @@ class Tenants:
                 await self.awake.discard(old.key)
                 self._catalog.put_nowait(entry)
                 await self._remove(old)
+            self.awake.placed(entry.key, txid)
         return self._info(entry, txid)
 
     async def close(self) -> None:

@@ -80,10 +80,15 @@ class GroupCommit:
     """Belongs to one event loop and one commit log."""
 
     def __init__(
-        self, log: CommitLog, on_flushed: Callable[[list[CommitSource]], None] | None = None
+        self,
+        log: CommitLog,
+        on_flushed: Callable[[list[CommitSource]], None] | None = None,
+        on_appended: Callable[[list[Record]], None] | None = None,
     ) -> None:
+        """``on_appended``: what is in the log now, before anybody who waits hears of it."""
         self._log = log
         self._on_flushed = on_flushed
+        self._on_appended = on_appended
         self._loop = asyncio.get_running_loop()
         self._dirty: dict[CommitSource, None] = {}
         self._records: list[Record] = []
@@ -158,12 +163,16 @@ class GroupCommit:
                 _log.exception("commits could not be made durable")
                 error = as_dosql_error(failure)
             try:
-                self._loop.call_soon_threadsafe(self._finished, flush, outcome, error)
+                self._loop.call_soon_threadsafe(self._finished, flush, outcome, records, error)
             except RuntimeError:  # the loop is gone: so are those who waited
                 return
 
-    def _finished(self, flush: Flush, outcome: _Outcome, error: DosqlError | None) -> None:
+    def _finished(
+        self, flush: Flush, outcome: _Outcome, records: list[Record], error: DosqlError | None
+    ) -> None:
         self._current = None
+        if self._on_appended is not None and error is None and records:
+            self._on_appended(records)
         for source, own in outcome.items():
             source.flushed(own or error)
         flush.resolve(error)

@@ -66,9 +66,7 @@ def write_position(disk: Disk, database: Path, txid: int, *, since: int | None =
             disk.sync_dir(path.parent)
             disk.sync_dir(path.parent.parent)
         newest, before = max(slots) if slots else (0, Position())
-        content = _SLOT.pack(
-            _MAGIC, newest + 1, txid, before.since if since is None else since
-        )
+        content = _SLOT.pack(_MAGIC, newest + 1, txid, before.since if since is None else since)
         content += _CRC.pack(zlib.crc32(content))
         file.pwrite(content.ljust(_SLOT_BYTES, b"\0"), (newest + 1) % 2 * _SLOT_BYTES)
         file.sync()

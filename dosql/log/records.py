@@ -54,6 +54,16 @@ class ObjectKey:
         """The database file's name."""
         return f"{self.id.hex()}-{self.incarnation:016x}.sqlite"
 
+    @classmethod
+    def from_filename(cls, name: str) -> ObjectKey | None:
+        """The counterpart of `filename`; None for any other name."""
+        id, _, rest = name.partition("-")
+        try:
+            key = cls(bytes.fromhex(id), int(rest.partition(".")[0], 16))
+        except ValueError:
+            return None
+        return key if key.filename == name else None
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -98,13 +98,7 @@ class Activation:
             Exception: whatever ``body`` raised; what it wrote before is kept.
         """
         if waits or self._would_wait_inside(current_event.get()):
-            task = await self.start(body)
-            try:
-                return await asyncio.shield(task)
-            except asyncio.CancelledError:
-                if task.cancelled():  # by a reset, before it began
-                    self.check_alive()
-                raise
+            return await self._outcome(await self.start(body))
         event = Event(self, current_event.get())
         await self._enter(event)
         token = current_event.set(event)
@@ -125,12 +119,21 @@ class Activation:
         else:  # it waits after all
             self.end_step(event)
             steps = Steps(self, event, coroutine, awaited)
-            return await asyncio.shield(self.spawn(self._follow(event, steps)))
+            return await self._outcome(self.spawn(self._follow(event, steps)))
         finally:
             current_event.reset(token)
         self.end_step(event)
         await self._confirmed(event)
         return value, event.bookmark
+
+    async def _outcome(self, task: asyncio.Task[T]) -> T:
+        """Of an event that runs on if whoever waits for it is cancelled."""
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # by a reset
+                self.check_alive()
+            raise
 
     async def start(
         self, body: Callable[[], Coroutine[Any, Any, T]]
@@ -353,9 +356,7 @@ class Activation:
     def _durable_moved(self) -> None:
         broken = self.ground.broken
         if broken is not None:
-            error = ObjectResetError(f"The object was reset: {broken.message}")
-            error.__cause__ = broken
-            self._end(error, failed=True)
+            self._end(_when_broken(broken), failed=True)
         else:
             self.gate.release()
 
@@ -648,10 +649,22 @@ def _at_commit(error: DosqlError) -> DosqlError:
     if isinstance(error, ObjectResetError):
         return error
     reset = ObjectResetError(
-        "The object was reset and its event undone, because what it wrote could not be "
-        f"committed: {error.message}"
+        "The object was reset: what its event wrote since it last waited could not be committed, "
+        f"and is undone: {error.message}"
     )
     reset.__cause__ = error
+    return reset
+
+
+def _when_broken(broken: DosqlError) -> ObjectResetError:
+    """For an event of which earlier steps may be durable, whatever became of the last one."""
+    cause, nothing, _ = broken.message.partition("; nothing was written")
+    reset = ObjectResetError(
+        f"The object was reset: {cause}; what was not durable before is undone."
+        if nothing
+        else f"The object was reset: {broken.message}"
+    )
+    reset.__cause__ = broken
     return reset
 
 

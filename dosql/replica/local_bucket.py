@@ -189,7 +189,6 @@ class LocalBucket:
         """Make the temporary file the content of the key. Nobody sees a part of it."""
         path = self._layout.path_of(key)
         mtime_ns = _mtime_ns(key, metadata) or os.fstat(file.fileno()).st_mtime_ns
-        kept = {k: v for k, v in metadata.items() if not _is_in_mtime(key, k, v)}
         if if_absent and self._status(key):
             raise condition_failed(key)  # the link below decides; this spares losers the sync
         with contextlib.ExitStack() as held:
@@ -203,6 +202,7 @@ class LocalBucket:
             os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
             os.fsync(file.fileno())
             info = _info(key, os.fstat(file.fileno()))
+            kept = {k: v for k, v in metadata.items() if v != _metadata_in_mtime(info).get(k)}
             if kept:
                 self._keep_metadata(key, info.etag, kept)
             try:
@@ -259,9 +259,7 @@ class LocalBucket:
         return status if is_regular(status) else None
 
     def _metadata(self, key: str, status: os.stat_result) -> Mapping[str, str]:
-        found: dict[str, str] = {}
-        if key.endswith(".ltx"):
-            found[TIMESTAMP_METADATA] = iso_from_ms(status.st_mtime_ns // _NS_PER_MS)
+        found = _metadata_in_mtime(_info(key, status))
         with contextlib.suppress(FileNotFoundError):
             path = self._layout.metadata_path(key, etag_of(status))
             found.update(json.loads(path.read_text(encoding="ascii")))
@@ -305,10 +303,11 @@ def _mtime_ns(key: str, metadata: Mapping[str, str]) -> int | None:
     return round(moment.timestamp() * 1000) * _NS_PER_MS if moment.tzinfo else None
 
 
-def _is_in_mtime(key: str, name: str, value: str) -> bool:
-    """The mtime gives back exactly this entry, so that it needs no file of its own."""
-    ns = _mtime_ns(key, {name: value})
-    return ns is not None and iso_from_ms(ns // _NS_PER_MS) == value
+def _metadata_in_mtime(info: ObjectInfo) -> dict[str, str]:
+    """What the file says without a second one."""
+    if not info.key.endswith(".ltx"):
+        return {}
+    return {TIMESTAMP_METADATA: iso_from_ms(info.modified_ms)}
 
 
 def _sync_placed(path: Path) -> None:

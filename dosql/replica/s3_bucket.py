@@ -28,7 +28,6 @@ from dosql.replica.s3_requests import S3Options, S3Requests, connect
 from dosql.replica.s3_stream import S3Stream
 from dosql.replica.s3_upload import Upload
 
-_PAGE = 1_000
 _STREAM_BYTES = 256 * 1024
 
 
@@ -128,7 +127,7 @@ class S3Bucket:
 
     def delete(self, keys: Iterable[str]) -> None:
         doomed = iter([self._requests.target(key)["Key"] for key in keys])
-        while page := list(islice(doomed, _PAGE)):
+        while page := list(islice(doomed, self._requests.options.page_keys)):
             self._delete_page(page)
 
     def list(
@@ -162,10 +161,10 @@ class S3Bucket:
         arguments: dict[str, Any] = {"Prefix": self._requests.prefix + prefix}
         if after:
             arguments["StartAfter"] = self._requests.prefix + after
-        if limit is not None:
-            if limit < 1:
-                return
-            arguments["MaxKeys"] = min(limit, _PAGE)
+        if limit is not None and limit < 1:
+            return
+        page_keys = self._requests.options.page_keys
+        arguments["MaxKeys"] = page_keys if limit is None else min(limit, page_keys)
         entries = (e for page in self._pages(arguments) for e in page.get("Contents", []))
         for entry in islice(entries, limit):
             yield _info(entry["Key"][len(self._requests.prefix) :], entry)

@@ -6,6 +6,8 @@ attempt is then refused on account of the first.
 
 from __future__ import annotations
 
+import functools
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from dosql.replica.bucket_errors import BucketOutcomeUnknownError
 from dosql.replica.bucket_usage import UsageCounter
 
 if TYPE_CHECKING:
+    from boto3.session import Session
     from types_boto3_s3 import S3Client
 
 T = TypeVar("T")
@@ -43,6 +46,8 @@ class S3Options:
     """From here on an unconditional write goes in parts, so that a failure repeats one part."""
     part_bytes: int = 16 * 1024**2
     """S3 wants at least 5 MiB, and at most 10,000 parts."""
+    page_keys: int = 1_000
+    """Of one request that lists or deletes; S3's bound."""
 
 
 class S3Requests:
@@ -122,10 +127,21 @@ class S3Requests:
         self._sleep(self._jitter(0, min(bound, self.options.backoff_max_s)))
 
 
+@functools.cache
+def _session() -> Session:
+    """One for all: to load the description of S3 takes longer than to start the server."""
+    # Imported here, because a server without a bucket in S3 need not spend a third of a second.
+    import boto3
+
+    return boto3.session.Session()
+
+
+_session_lock = threading.Lock()
+"""Clients may be used by many threads, but not made."""
+
+
 def connect(options: S3Options, endpoint: str | None, region: str | None) -> S3Client:
     """A client with the environment's credentials. It sends nothing yet."""
-    # A third of a second that a server without a bucket in S3 need not spend.
-    import boto3
     from botocore.config import Config
 
     settings: dict[str, Any] = {
@@ -140,11 +156,12 @@ def connect(options: S3Options, endpoint: str | None, region: str | None) -> S3C
     }
     if endpoint:
         settings["s3"] = {"addressing_style": "path"}
-    session = boto3.session.Session(region_name=region)
-    client: S3Client = session.client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name=region or session.region_name or "us-east-1",
-        config=Config(**settings),
-    )
+    with _session_lock:
+        session = _session()
+        client: S3Client = session.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name=region or session.region_name or "us-east-1",
+            config=Config(**settings),
+        )
     return client

@@ -115,6 +115,11 @@ class Shipment:
         return self.shipped_txid is None or self.shipped_txid < self.logged_txid
 
     @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to send and nobody who waits."""
+        return self._task is None and not self.is_behind and not self._waiters
+
+    @property
     def spool_bytes(self) -> int:
         """What it holds in memory."""
         return self._spool_bytes

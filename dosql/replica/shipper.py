@@ -68,6 +68,8 @@ class Shipper:
         self._on_fenced = on_fenced
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="dosql-bucket")
         self._shipments: dict[ObjectKey, Shipment] = {}
+        self._resting: dict[ObjectKey, int] = {}
+        """What is in the bucket of objects that sleep: less memory than a shipment."""
         self._removals: set[asyncio.Task[None]] = set()
         self._spool_bytes = 0
         self._files = 0
@@ -84,7 +86,9 @@ class Shipper:
         """The object's way to the bucket. ``shipped_txid``: where a new one is known to be."""
         shipment = self._shipments.get(key)
         if shipment is None:
-            shipment = Shipment(key, self.replica(key), self, shipped_txid)
+            rested = self._resting.pop(key, None)
+            known = rested if shipped_txid is None else shipped_txid
+            shipment = Shipment(key, self.replica(key), self, known)
             self._shipments[key] = shipment
         return shipment
 
@@ -92,10 +96,12 @@ class Shipper:
         """The shipment, if the object was shipped, or should have been, since the start."""
         return self._shipments.get(key)
 
-    def restarted(self, key: ObjectKey, txid: int) -> Shipment:
-        """The object's file was restored from the bucket, or taken over: it holds ``txid``."""
-        self._shipments.pop(key, None)
-        return self.shipment(key, txid)
+    def rest(self, key: ObjectKey) -> None:
+        """The object sleeps."""
+        shipment = self._shipments.get(key)
+        if shipment is not None and shipment.is_idle and shipment.shipped_txid is not None:
+            del self._shipments[key]
+            self._resting[key] = shipment.shipped_txid
 
     def appended(self, records: Iterable[Record]) -> None:
         """The commit log has these, all in one group."""
@@ -122,6 +128,7 @@ class Shipper:
     def _drop(self, key: ObjectKey) -> None:
         """The object has ceased to exist, and so do its files."""
         shipment = self._shipments.pop(key, None)
+        self._resting.pop(key, None)
         replica = self.replica(key)
 
         async def remove() -> None:

@@ -7,8 +7,9 @@ the file, and how the server's right is lent to a statement and taken back.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import apsw
 
@@ -28,6 +29,9 @@ from dosql.sqlite.rows import Row
 from dosql.sqlite.sandbox import INTERNAL_PREPARE_FLAGS, RESERVED_NAME, Right, Sandbox
 from dosql.sqlite.statements import STATEMENTS_MAX, Inspector, Shape
 from dosql.wire import Params, SqlValue
+
+if TYPE_CHECKING:
+    from dosql.sqlite.capture import Capture
 
 _DISK_RESERVE_BYTES = 1024 * 1024
 """With less room than this on the disk, "full" means the disk and not the quota."""
@@ -80,6 +84,10 @@ class Connection:
         """What the trace of the running statement counted."""
         self._schema_touched = False
         """The schema changed in the open transaction: a rollback makes shapes wrong."""
+        self.next_txid: Callable[[], int] = _unnumbered
+        """The number of the batch that the next commit will be in."""
+        self._capture: Capture | None = None
+        self._clock = clock
         self._monotonic = clock.monotonic
         self._deadline: float | None = None
         self._expired = False
@@ -210,6 +218,20 @@ class Connection:
         """Close the file as it is: an open transaction is lost, the -wal stays. Idempotent."""
         self._connection.close(True)
 
+    @property
+    def capture(self) -> Capture | None:
+        """The capture of changes; None: they are not captured."""
+        return self._capture
+
+    def install(self, capture: Capture | None) -> None:
+        """Outside of a transaction: capture changes from now on; None: no more."""
+        connection = self._connection
+        assert not connection.in_transaction
+        self._capture = capture
+        connection.preupdate_hook(None if capture is None else capture.on_change)
+        # Statements prepared before would still truncate tables: this has all prepared anew.
+        connection.authorizer = self._sandbox
+
     # --- for Database --------------------------------------------------------------------
 
     def _inspect(self, sql: str) -> Shape:
@@ -308,6 +330,10 @@ class Connection:
         """SQLite's WAL hook, after each commit."""
         self.wal_frames = frames
         return apsw.SQLITE_OK
+
+
+def _unnumbered() -> int:
+    return 0
 
 
 def aborted(code: str) -> ConflictError:

@@ -22,7 +22,7 @@ import apsw
 from dosql.errors import BudgetError, ConflictError, DosqlError, OverloadedError, SqlError
 from dosql.limits import SQL_BYTES_MAX
 from dosql.sqlite.connection import DatabaseLimits
-from dosql.sqlite.execution import Execution, Outcome, check_returns_rows, not_read_only
+from dosql.sqlite.execution import Captured, Execution, Outcome, check_returns_rows, not_read_only
 from dosql.sqlite.rows import Row, Rows, RunResult, draw, size_of
 from dosql.sqlite.sandbox import Right
 from dosql.sqlite.statements import Shape, Statement, check_text
@@ -48,6 +48,9 @@ class OperationLike(Protocol):
 
 class Database(Execution):
     """What tenants may do with their file."""
+
+    _script_statement = ""
+    """What runs of a script."""
 
     def query(self, sql: str, params: Params = (), *, read_only: bool = False) -> Rows:
         """Run one statement that returns rows, and return all of them.
@@ -114,6 +117,8 @@ class Database(Execution):
         connection = self._connection
         if not connection.in_transaction:
             connection.set_last_insert_rowid(0)
+        if self._capture is not None and not shape.read_only:
+            return self._run_captured(shape, params)
         if not shape.plain_write:
             return self._run_guarded(shape, params)
         before = connection.total_changes()
@@ -231,6 +236,9 @@ class Database(Execution):
         limits = self._rows_max, self._bytes_max
         self._rows_max, self._bytes_max = rows_max, bytes_max
         try:
+            if self._capture is not None and not shape.read_only:
+                with Captured(self, shape):
+                    return self._outcome(shape, params)
             return self._outcome(shape, params)
         finally:
             self._rows_max, self._bytes_max = limits
@@ -248,6 +256,8 @@ class Database(Execution):
         connection = self._connection
         if connection.in_transaction:
             raise ConflictError("A transaction is open.", code="transaction_open")
+        if self._capture is not None:
+            self.install(None)
         connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 1)  # VACUUM attaches a file of its own
         connection.config(apsw.SQLITE_DBCONFIG_RESET_DATABASE, 1)
         try:
@@ -284,9 +294,11 @@ class Database(Execution):
     def _step_script(self, script: str) -> None:
         cursor = self._connection.cursor()
         cursor.exec_trace = self._on_script_statement
+        self._script_statement = ""
         try:
             for _ in cursor.execute(script, can_cache=False):
                 pass
+            self._settle_script("")
         except Exception as error:
             self._fail(error, script)
         finally:
@@ -294,4 +306,11 @@ class Database(Execution):
 
     def _on_script_statement(self, cursor: apsw.Cursor, sql: str, bindings: object) -> bool:
         self._check_still_open()
+        self._settle_script(sql)
         return True
+
+    def _settle_script(self, following: str) -> None:
+        """Between two statements of a script, and behind the last."""
+        if self._capture is not None:
+            self._capture.settle(self._script_statement)
+            self._script_statement = following

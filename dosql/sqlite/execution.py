@@ -13,7 +13,7 @@ from dosql.errors import ForbiddenError, InvalidRequestError
 from dosql.limits import RESERVED_TABLE_PREFIX
 from dosql.sqlite.rows import Row, Rows, RunResult, decode, draw, lenient
 from dosql.sqlite.statements import UNBOUND, Shape
-from dosql.sqlite.transactions import Transactions
+from dosql.sqlite.transactions import Savepoint, Transactions
 from dosql.wire import Params
 
 _GUARD = f"{RESERVED_TABLE_PREFIX}guard"
@@ -94,7 +94,21 @@ class Execution(Transactions):
         check_returns_rows(shape)
         if read_only and not shape.read_only:
             raise not_read_only()
+        if self._capture is not None and not shape.read_only:
+            with Captured(self, shape):
+                return Rows(shape.columns, self._guarded(shape, params, keep=True))
         return Rows(shape.columns, self._guarded(shape, params, keep=True))
+
+    def _run_captured(self, shape: Shape, params: Params) -> RunResult:
+        """`Database.run` of what may write, while changes are captured."""
+        connection = self._connection
+        with Captured(self, shape):
+            if not shape.plain_write:
+                return self._run_guarded(shape, params)
+            before = connection.total_changes()
+            self._rows_of(shape, params)
+            changed = connection.total_changes() != before
+            return RunResult(connection.changes() if changed else 0, connection.last_insert_rowid())
 
     def _run_guarded(self, shape: Shape, params: Params) -> RunResult:
         if shape.read_only and shape.columns:
@@ -154,6 +168,26 @@ class Execution(Transactions):
             self._fail(error, shape.text)
         finally:
             cursor.close(True)
+
+
+class Captured(Savepoint):
+    """The savepoint of one statement, or one transaction, in which its changes are captured."""
+
+    __slots__ = ("_shape",)
+
+    def __init__(self, connection: Transactions, shape: Shape) -> None:
+        super().__init__(connection)
+        self._shape = shape
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        capture = self._connection.capture
+        if error is None and capture is not None:
+            try:
+                capture.settle(self._shape.text if self._shape.schema else None)
+            except BaseException as failure:
+                super().__exit__(type(failure), failure, None)
+                raise
+        super().__exit__(kind, error, traceback)
 
 
 def check_returns_rows(shape: Shape) -> None:

@@ -34,6 +34,8 @@ class Transactions(Connection):
         self._control("BEGIN IMMEDIATE")
         self._begun = True
         self._connection.set_last_insert_rowid(0)
+        if self._capture is not None:
+            self._capture.begun()
 
     def commit(self) -> None:
         """Commit the open transaction. After an error it is rolled back.
@@ -46,13 +48,18 @@ class Transactions(Connection):
             self._refuse()
         if not self._connection.in_transaction:
             raise aborted("transaction_aborted")
+        capture = self._capture
         try:
+            if capture is not None:
+                capture.store()
             self._control("COMMIT")
         except BaseException:
             self.rollback()
             raise
         self._begun = False
         self._schema_touched = False
+        if capture is not None:
+            capture.committed()
 
     def rollback(self) -> None:
         """Undo the open transaction; without one, nothing."""
@@ -64,6 +71,8 @@ class Transactions(Connection):
             self._begun = False
             self._schema_touched = False
             self._refusal = self.broken
+            if self._capture is not None:
+                self._capture.rolled_back()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -99,18 +108,24 @@ class Transactions(Connection):
             self.begin()
             return False
         self._control(f"SAVEPOINT {_SAVEPOINT}")
+        if self._capture is not None:
+            self._capture.mark()
         return True
 
     def _close(self, *, nested: bool) -> None:
         self._check_still_open()
         if nested:
             self._control(f"RELEASE {_SAVEPOINT}")
+            if self._capture is not None:
+                self._capture.release()
         else:
             self.commit()
 
     def _undo(self, *, nested: bool) -> None:
         if nested:
             self._roll_back_to(_SAVEPOINT)
+            if self._capture is not None:
+                self._capture.undo()
         else:
             self.rollback()
 

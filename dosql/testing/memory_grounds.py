@@ -53,6 +53,9 @@ class MemoryGrounds:
             await asyncio.shield(move)
         return ground
 
+    def expect_new(self, key: ObjectKey) -> None:
+        """See `Grounds`: there is nothing else to ask."""
+
     def used(self, key: ObjectKey) -> None:
         """See `Grounds`: nothing to do, for nothing sleeps by itself."""
 

@@ -17,6 +17,7 @@ from dosql.objects.events import current_event
 from dosql.testing.clock import ManualClock
 from dosql.testing.memory_host import MemoryHost
 from dosql.testing.memory_log import MemoryLog
+from tests.support.hosts import until
 
 ALARMS = 5
 
@@ -137,14 +138,12 @@ async def test_an_alarm_that_a_section_sets_waits_for_it_without_being_refused(
 ) -> None:
     """The section does not wait for the alarm, so this is no deadlock."""
     section = asyncio.ensure_future(node(host).block_with_alarm())
-    while host.objects._alarm_clock.deliveries == 0:
-        await asyncio.sleep(0)
+    await until(lambda: host.objects._alarm_clock.deliveries > 0)
     await _turns()
     assert Node.lines == []
     Node.go_on.set()
     await section
-    while not Node.lines and not caplog.records:
-        await asyncio.sleep(0)
+    await until(lambda: bool(Node.lines or caplog.records))
     assert not caplog.records
 
 

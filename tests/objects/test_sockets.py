@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from dosql.errors import ConflictError, DosqlError, InvalidRequestError, LimitError, OverloadedError
+from dosql.errors import (
+    ConflictError,
+    DosqlError,
+    InvalidRequestError,
+    LimitError,
+    ObjectResetError,
+    OverloadedError,
+)
 from dosql.limits import (
     ATTACHMENT_BYTES_MAX,
     SOCKET_OUTBOX_BYTES_MAX,
@@ -61,6 +68,8 @@ class Host:
         self.starts: asyncio.Semaphore | None = None
         self.ends: asyncio.Event | None = None
         self.error: Exception | None = None
+        self.resets = 0
+        """How many more lives of the object are reset before an event begins in them."""
 
     async def deliver(
         self, connection: Connection, event: SocketEvent, started: Callable[[], None]
@@ -69,6 +78,9 @@ class Host:
             await self.starts.acquire()
         if self.error is not None:
             raise self.error
+        if self.resets:
+            self.resets -= 1
+            raise ObjectResetError("reset")
         self.started.append(event)
         started()
         if self.ends is not None:
@@ -189,6 +201,42 @@ async def test_no_more_is_read_while_many_messages_of_a_socket_are_under_way(hos
     host.ends.set()
     await settle()
     assert [data for _, data in host.log] == [str(n) for n in range(SOCKET_READ_AHEAD_MAX + 5)]
+
+
+async def test_a_message_that_meets_a_reset_begins_in_the_next_life_before_those_behind_it(
+    host: Host,
+) -> None:
+    host.resets = 2
+    _, client = host.connect()
+    await client.send("a")
+    await client.send("b")
+    await settle()
+    assert host.log == [("message", "a"), ("message", "b")]
+    assert client.close_code is None
+
+
+async def test_an_object_that_is_reset_at_every_start_is_not_woken_for_ever(host: Host) -> None:
+    host.resets = 1_000
+    _, client = host.connect()
+    await client.send("a")
+    await settle()
+    assert client.close_code == 1011
+    assert host.resets > 900
+
+
+async def test_a_message_of_a_socket_that_the_host_has_ended_wakes_no_further_life(
+    host: Host,
+) -> None:
+    host.starts = asyncio.Semaphore(0)
+    _, client = host.connect()
+    await client.send("a")
+    await settle()
+    host.sockets.close_all(1012, "restart")
+    host.resets = 1
+    host.starts.release()
+    host.starts.release()
+    await settle()
+    assert host.log == [] and client.close_code == 1012
 
 
 @pytest.mark.parametrize(

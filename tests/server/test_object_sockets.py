@@ -54,8 +54,9 @@ def wait_for_hibernation(server: ServerProcess, hall: str) -> None:
     server.wait_for(lambda: state_of(server, hall)["state"] == "hibernated", "hibernation")
 
 
-def rpc(server: ServerProcess, hall: str, method: str) -> object:
-    return server.request("POST", f"/rpc/hall/{hall}/{method}", json={}).json()["result"]
+def rpc(server: ServerProcess, hall: str, method: str, *args: object) -> object:
+    body = {"args": args}
+    return server.request("POST", f"/rpc/hall/{hall}/{method}", json=body).json()["result"]
 
 
 def test_an_object_hibernates_under_its_open_sockets_and_wakes_with_their_attachments(
@@ -85,6 +86,15 @@ def test_an_automatic_response_does_not_wake_the_object(program: ServerProcess) 
         assert rpc(program, "pinged", "lives") == 2
 
 
+def test_a_fixed_automatic_response_is_sent_as_it_stands(program: ServerProcess) -> None:
+    with join(program, "fixed", "ada") as ada:
+        assert rpc(program, "fixed", "respond", "ping", "pong {timestamp}") is None
+        wait_for_hibernation(program, "fixed")
+        assert ask(ada, "ping") == "pong {timestamp}"
+        assert state_of(program, "fixed")["state"] == "hibernated"
+        assert rpc(program, "fixed", "lives") == 2
+
+
 def test_a_broadcast_reaches_everybody_once_and_in_order(program: ServerProcess) -> None:
     with join(program, "choir", "a") as one, join(program, "choir", "b") as two:
         for number in range(50):
@@ -104,8 +114,20 @@ def test_an_error_in_a_handler_closes_nothing_and_is_logged(program: ServerProce
 def test_sockets_outlive_a_reset_of_their_object(program: ServerProcess) -> None:
     with join(program, "reset", "ada") as ada, join(program, "reset", "bob") as bob:
         ada.send("abort")
-        assert ask(bob, "who") == "bob of 2, life 2"
         assert ask(ada, "who") == "ada of 2, life 2"
+        assert ask(bob, "who") == "bob of 2, life 2"
+
+
+def test_messages_that_wait_when_their_object_is_reset_reach_its_next_life(
+    program: ServerProcess,
+) -> None:
+    with join(program, "resets", "ada") as ada, join(program, "resets", "bob") as bob:
+        for number in range(100):
+            bob.send(f"echo {number}")
+            if number % 25 == 0:
+                ada.send("abort")
+        assert [bob.recv(timeout=10) for _ in range(100)] == [str(n) for n in range(100)]
+        assert ask(ada, "who") == "ada of 2, life 5"
 
 
 def test_close_codes_of_the_object_reach_the_client(program: ServerProcess) -> None:
@@ -124,6 +146,48 @@ def test_a_connection_that_breaks_is_told_as_1006(program: ServerProcess) -> Non
         ada.socket.shutdown(2)
         text = "ada left: 1006 WebSocket disconnected without sending Close frame. False"
         assert bob.recv(timeout=10) == text
+
+
+def test_a_client_that_reads_too_slowly_is_closed_with_4008_and_holds_up_nobody(
+    program: ServerProcess,
+) -> None:
+    """What waits for it is bounded: 4 MiB, and what the network takes."""
+    text = "x" * 40_000
+    with (
+        join(program, "slow", "fast") as fast,
+        join(program, "slow", "slow", max_queue=1) as slow,
+    ):
+        sent = 0
+        while rpc(program, "slow", "count") == 2:
+            for _ in range(20):
+                fast.send(f"all {text}")
+            assert [fast.recv(timeout=10) for _ in range(20)] == [text] * 20
+            sent += 20
+            assert sent * len(text) < 4_194_304 + 20_000_000
+        received = 0
+        with pytest.raises(ConnectionClosed):
+            while True:
+                assert slow.recv(timeout=10) == text
+                received += 1
+        assert slow.close_code == 4008
+        assert 4_000_000 < received * len(text) <= sent * len(text)
+        assert fast.recv(timeout=10) == "slow left: 4008 The client reads too slowly. True"
+
+
+def test_a_client_that_has_vanished_is_found_out_by_pings(tmp_path: Path) -> None:
+    """Nothing comes from it any more, and no end of the connection either."""
+    prelude = "import dosql.limits\ndosql.limits.SOCKET_PING_S = 0.5"
+    server = ServerProcess(tmp_path / "data", app=APP, prelude=prelude)
+    try:
+        with join(server, "tunnel", "ada") as ada:
+            vanished = asyncio.run(_vanish(server))
+            assert ada.recv(timeout=20) == (
+                "bob left: 1006 WebSocket disconnected without sending Close frame. False"
+            )
+            vanished.close()
+            assert ask(ada, "who") == "ada of 1, life 1"
+    finally:
+        server.kill()
 
 
 def test_a_message_beyond_the_setting_closes_with_1009(program: ServerProcess) -> None:

@@ -139,6 +139,7 @@ async def test_restarts_and_crashes_lose_repeat_and_disorder_nothing_for_any_cli
                     work = [asyncio.create_task(each.run(client, progress)) for each in writers]
                 await asyncio.wait_for(sent.wait(), 60)
                 await asyncio.to_thread(server.process.wait)
+                server.kill()  # what is left of it on our side
                 await asyncio.to_thread(server.restart)
             progress.go_on()
             await asyncio.wait_for(asyncio.gather(listening, *work), 60)

@@ -83,6 +83,8 @@ class Life:
         """None of its code may run any more: it was reset, or replaced by a newer life."""
         self.may_lose = False
         """Something happened that undoes what is not durable."""
+        self.latest = ""
+        """Whose step was the latest."""
         self.blocked_s = 0.0
         """How long there has been a critical section."""
         self.now = State()
@@ -105,6 +107,7 @@ class Life:
             raise self.violated(
                 f"{self.name}: {who} runs while {self._holders[-1]} has a critical section"
             )
+        self.latest = who
 
     def change(self, unit: Unit, *, joins: bool) -> None:
         """Code made these changes in its step; ``joins``: they are not its first."""

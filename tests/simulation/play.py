@@ -70,6 +70,7 @@ class Play:
         try:
             self.storage.transaction_sync(body)
         except AskedForError:
+            self.subject.undid()
             return
         self._tell([id], effects, True)
 
@@ -80,6 +81,7 @@ class Play:
         except ConflictError as error:
             assert error.code == "transaction_open", error  # noqa: PT017
             return
+        self.subject.undid()
         id = self.world.next_id()
         self.world.wiped(self.life, id)
         self.subject.apply([], id)
@@ -127,6 +129,8 @@ class Play:
 
     async def pause(self) -> None:
         await self.world.pause(self.who)
+        if self.life.latest != self.who:
+            self.world.counts["interleavings"] += 1
         self.fresh = True
 
     async def increment(self) -> None:
@@ -219,11 +223,12 @@ class Play:
                 if ending == "raise":
                     raise AskedForError
             except BaseException:
-                self.life.roll_back()
+                self._roll_back()
                 raise
+            self.world.counts[f"transactions: {ending}"] += 1
             if ending == "roll back":
                 txn.rollback()
-                self.life.roll_back()
+                self._roll_back()
             else:
                 self.life.commit()
 
@@ -234,6 +239,10 @@ class Play:
                 raise
         finally:
             self.fresh = True
+
+    def _roll_back(self) -> None:
+        self.subject.undid()
+        self.life.roll_back()
 
     def _inner(self) -> tuple[Play, str | None]:
         who = self.world.next_name(self.who)

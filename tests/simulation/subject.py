@@ -22,6 +22,7 @@ class Subject(DurableObject):
     def __init__(self, ctx: Any, env: Any) -> None:
         super().__init__(ctx, env)
         self.world: World = env.WORLD
+        self._has_tables = False
         self.life: Life = self.world.woke(ctx.id.name)
         self.compare("wake")
         script = self.world.constructor_script()
@@ -120,6 +121,7 @@ class Subject(DurableObject):
                 "CREATE TABLE rows (id INTEGER PRIMARY KEY, text TEXT);"
                 "CREATE TABLE units (id INTEGER PRIMARY KEY)"
             )
+            self._has_tables = True
         for effect in effects:
             self._apply(effect)
         storage.sql.exec("INSERT INTO units (id) VALUES (?)", id)
@@ -145,5 +147,11 @@ class Subject(DurableObject):
                 storage.alarms.delete(name)
 
     def has_tables(self) -> bool:
-        sql = "SELECT 1 FROM sqlite_schema WHERE name = 'units'"
-        return bool(self.ctx.storage.sql.exec(sql).to_list())
+        if not self._has_tables:
+            sql = "SELECT 1 FROM sqlite_schema WHERE name = 'units'"
+            self._has_tables = bool(self.ctx.storage.sql.exec(sql).to_list())
+        return self._has_tables
+
+    def undid(self) -> None:
+        """Something was undone, perhaps the tables too."""
+        self._has_tables = False

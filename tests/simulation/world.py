@@ -57,6 +57,8 @@ class World:
         self.scripts = Scripts(self.random, self.names)
         self.trace: list[str] = []
         self.violations: list[str] = []
+        self.counts = Counter[str]()
+        """How often each thing happened that a run is there for."""
         self.lives: dict[str, Life] = {}
         self.acknowledged: dict[str, set[int]] = {name: set() for name in self.names}
         self.pauses: dict[int, tuple[str, asyncio.Future[None]]] = {}
@@ -146,6 +148,7 @@ class World:
             raise self.violated(f"{life.name}: alarm {info} runs early, at {now_ms}")
         if life.now.alarms.get(info.name) != info.scheduled_time:
             raise self.violated(f"{life.name}: alarm {info} runs, and is not set: {life.now}")
+        self.counts["alarms"] += 1
         self._alarm_runs[life.name, info.name, info.scheduled_time] += 1
         runs = self._alarm_runs[life.name, info.name, info.scheduled_time]
         if self.quiet or runs > ALARM_SCRIPTS_MAX or self.random.random() < 0.4:
@@ -154,6 +157,7 @@ class World:
 
     def check_message(self, life: Life, tag: str, attachment: Any, number: int) -> None:
         """Messages of a socket come in order, and its attachment survives what the socket does."""
+        self.counts["messages"] += 1
         if attachment["tag"] != tag or attachment["messages"] != number - 1:
             raise self.violated(f"{life.name}: message {number} of {tag} meets {attachment}")
 
@@ -161,7 +165,12 @@ class World:
 
     def woke(self, name: str) -> Life:
         """A new life begins, from what is durable now."""
-        life = self.lives[name] = self._revived(name)
+        before = self.lives.get(name)
+        life = self._revived(name)
+        if before is not None and not before.over:
+            self.counts["hibernations"] += 1
+            before.over = True
+        self.lives[name] = life
         self.note(f"{name} wakes with {len(life.units)} units")
         return life
 
@@ -171,6 +180,7 @@ class World:
 
     def crashes(self) -> None:
         """All lives end now."""
+        self.counts["crashes"] += 1
         for name, life in self.lives.items():
             life.over = life.may_lose = True
             self.lives[name] = self._revived(name)
@@ -179,6 +189,7 @@ class World:
     def loses(self, name: str) -> None:
         """This object has just been reset."""
         if name in self.lives:
+            self.counts["resets"] += 1
             self.lives[name].over = self.lives[name].may_lose = True
 
     def loses_catalog(self) -> None:
@@ -206,6 +217,7 @@ class World:
         units: list[Unit] = []
         if before is not None:
             units = before.survivors(durable)
+            self.counts["changes lost"] += len(before.units) - len(units)
         elif durable:
             raise self.violated(f"{name} wakes for the first time and has {durable}")
         lost = self.acknowledged[name] - durable
@@ -242,17 +254,19 @@ class World:
         if position not in self.durable(name):
             raise self.violated(f"{what} shows unit {position} of {name}, which is not durable")
         self.acknowledged[name].add(position)
+        self.counts["changes seen outside"] += 1
 
 
 def _ids(content: bytes) -> set[int]:
     with closing(_opened(content)) as connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+        sql = "SELECT name FROM sqlite_schema WHERE name IN ('units', '_dosql_kv')"
         ids: set[int] = set()
-        if "units" in tables:
-            ids |= {id for (id,) in connection.execute("SELECT id FROM units")}
-        if "_dosql_kv" in tables:
-            keys = connection.execute("SELECT key FROM _dosql_kv WHERE key GLOB 'unit *'")
-            ids |= {int(key.split()[1]) for (key,) in keys}
+        for (table,) in connection.execute(sql).fetchall():
+            if table == "units":
+                ids |= {id for (id,) in connection.execute("SELECT id FROM units")}
+            else:
+                keys = connection.execute("SELECT key FROM _dosql_kv WHERE key GLOB 'unit *'")
+                ids |= {int(key.split()[1]) for (key,) in keys}
         return ids
 
 

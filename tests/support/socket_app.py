@@ -86,6 +86,10 @@ class Hall(DurableObject):
         name = self.names.pop(ws, "?")
         self._tell(f"{name} left: {code} {reason} {was_clean}")
 
+    async def respond(self, request: str, response: str) -> None:
+        """A fixed automatic response, in place of the constructor's."""
+        self.ctx.set_websocket_auto_response(WebSocketRequestResponsePair(request, response))
+
     async def count(self) -> int:
         """How many sockets are open."""
         return len(self.ctx.get_websockets())

@@ -1,0 +1,341 @@
+"""ColdTier: the bucket's side of the host: what is brought from there, and what goes there.
+
+Whether an object's file can be used is decided when it is opened, one of three ways: *trust* what
+is on the disk, *complete* the bucket from it, or *restore* it from the bucket. Never guessed: what
+another server has taken over is void here, and what the bucket never got is never replaced by
+something older.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import apsw
+
+from dosql.clock import Clock
+from dosql.errors import CorruptError, DosqlError, UnavailableError
+from dosql.host.behind import Behind
+from dosql.host.object_files import Copy
+from dosql.limits import REPLICA_DRAIN_S, REPLICA_SPOOL_BYTES_MAX
+from dosql.log.disk import Disk
+from dosql.log.node_log import NodeLog
+from dosql.log.position import position_path, write_position
+from dosql.log.records import Batch, Found, ObjectKey, Record
+from dosql.log.redo import damaged_path, remove_wal
+from dosql.replica.bucket import Bucket
+from dosql.replica.image_file import ImageFile, make_image
+from dosql.replica.replica import Fenced, Head, Replica
+from dosql.replica.shipment import Shipment
+from dosql.replica.shipper import ReplicationStatistics, Shipper
+
+_log = logging.getLogger("dosql.host")
+Durability = Literal["local", "bucket"]
+
+
+@dataclass(frozen=True, slots=True)
+class ColdTierSettings:
+    """Where copies go, and whether replies wait for them."""
+
+    bucket: Bucket
+    prefix: str = "objects/"
+    """What all keys begin with."""
+    directory: bool = False
+    """Whether the bucket is a directory of this machine: then files lie where Litestream looks
+    for them in one."""
+    durability: Durability = "local"
+
+
+class ColdTier:
+    """Blocking methods are for file threads; all others belong to the event loop."""
+
+    def __init__(
+        self,
+        settings: ColdTierSettings,
+        *,
+        epoch: int,
+        behind: Behind,
+        catalog: ObjectKey,
+        scratch: Path,
+        log: NodeLog,
+        disk: Disk,
+        clock: Clock,
+        file_threads: Executor,
+    ) -> None:
+        self.settings = settings
+        self._behind = behind
+        self._catalog = catalog
+        self._scratch = scratch
+        self._log = log
+        self._disk = disk
+        self._clock = clock
+        self._file_threads = file_threads
+        self._epoch = epoch
+        self._fresh: set[ObjectKey] = set()
+        self._verified: set[ObjectKey] = set()
+        self._voided: set[ObjectKey] = set()
+        self._brought: dict[ObjectKey, int] = {}
+        """What `bring` found in the bucket, until the object is awake."""
+        self._images = 0
+        self.replaced = False
+        """Another server has taken over the catalog, and with it everything."""
+        self.copy: Callable[[ObjectKey, Path], Awaitable[Copy | None]] = _no_copies
+        self.on_void: Callable[[ObjectKey, DosqlError], None] = lambda key, error: None
+        """An object's local state is void: whoever has it open must let go of it."""
+        self.shipper = Shipper(
+            settings.bucket,
+            prefix=settings.prefix,
+            directory=settings.directory,
+            epoch=epoch,
+            clock=clock,
+            catalog=catalog,
+            make_image=self._make_image,
+            on_fenced=self._fenced,
+        )
+        self.shipper.on_shipped = self._shipped
+
+    # --- opening: blocking --------------------------------------------------------------------
+
+    def expect_new(self, key: ObjectKey) -> None:
+        """The key was made a moment ago: the bucket need not be asked for it."""
+        self._fresh.add(key)
+
+    def is_void(self, key: ObjectKey) -> bool:
+        """Whether what the disk has of the object is to be replaced."""
+        return key in self._voided
+
+    def bring(self, key: ObjectKey, path: Path, txid: int) -> int | None:
+        """See to it that the file is the one to use, before it is opened. ``txid``: what it
+        holds, 0 if it is missing. What the file now holds if it was brought from the bucket; None:
+        it is as it was.
+
+        Raises:
+            UnavailableError: the bucket must be asked, and cannot be; or another server has taken
+                everything over.
+        """
+        if self.replaced:
+            raise _moved("Another server has taken over this bucket.")
+        if key in self._fresh and txid == 0:
+            self._fresh.discard(key)
+            self._brought[key] = 0
+            return None
+        usable = txid > 0 and path.exists() and not damaged_path(path).exists()
+        usable = usable and key not in self._voided
+        waits = self.settings.durability == "bucket"
+        if usable and (not waits or key in self._verified):
+            return None
+        replica = self.shipper.replica(key)
+        head = replica.head(near=max(txid - 1, 0))
+        if head is None:
+            self._brought[key] = 0
+            self._verified.add(key)
+            return None
+        own = self.shipper.is_own(head.epoch)
+        if usable and own and head.txid <= txid:
+            self._verified.add(key)
+            self._brought[key] = head.txid
+            return None
+        if not usable and own and key not in self._voided and head.txid < txid:
+            return None  # the bucket has less than was acknowledged: an operator must decide
+        return self._restore(key, path, replica, head)
+
+    def _restore(self, key: ObjectKey, path: Path, replica: Replica, head: Head) -> int:
+        """Replace the file with what the bucket has, and make the object ours."""
+        _log.info("object %s is restored from the bucket", key.id.hex())
+        temporary = self._scratch / f"restore-{key.filename}"
+        try:
+            while True:
+                with temporary.open("w+b") as out:
+                    image = replica.write_image(out)
+                _check(temporary)
+                if self.shipper.is_own(head.epoch) and head.txid == image.txid:
+                    txid = image.txid
+                    break
+                newest = Head(image.txid, 0, image.page_size, image.page_count, image.timestamp_ms)
+                try:
+                    fence = replica.fence(
+                        newest, timestamp_ms=self._clock.now_ms(), epoch=self._epoch
+                    )
+                except Fenced:  # somebody wrote meanwhile
+                    head = replica.head(near=head.txid) or head
+                    continue
+                txid = fence.txid
+                break
+            self._place(key, temporary, path, txid)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._voided.discard(key)
+        self._verified.add(key)
+        self._brought[key] = txid
+        return txid
+
+    def _place(self, key: ObjectKey, source: Path, path: Path, txid: int) -> None:
+        """Put the file where the object's is. A crash on the way leaves an object without a
+        position, which is restored again."""
+        disk = self._disk
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = disk.open(source)
+        try:
+            file.sync()
+        finally:
+            file.close()
+        disk.unlink(position_path(path))
+        disk.sync_dir(path.parent)
+        remove_wal(disk, path)
+        disk.rename(source, path)
+        disk.unlink(damaged_path(path))
+        disk.sync_dir(path.parent)
+        write_position(disk, path, txid, since=self._log.next_sequence())
+        self._log.checkpointed(key, 1 << 62, self._log.position())
+
+    def cut(self, key: ObjectKey, txid: int) -> None:
+        """Blocking: the commit log is about to forget what it has of the object up to ``txid``."""
+        shipment = self.shipper.find(key)
+        if shipment is not None and (shipment.shipped_txid or 0) < txid:
+            self._behind.add([key])
+
+    # --- awake objects ------------------------------------------------------------------------
+
+    def woke(self, key: ObjectKey, txid: int) -> Shipment | None:
+        """The object was opened and holds ``txid``. What its replies wait for beside the log;
+        None: nothing."""
+        brought = self._brought.pop(key, None)
+        shipment = self.shipper.find(key)
+        if shipment is None and brought is not None:
+            shipment = self.shipper.shipment(key, brought)
+        if self.settings.durability == "local":
+            return None
+        shipment = shipment or self.shipper.shipment(key)
+        if shipment.shipped_txid != txid:
+            shipment.start(txid)
+        return shipment
+
+    def placed(self, key: ObjectKey, txid: int) -> None:
+        """The file of a new object was put in its place, past the commit log."""
+        self._file_threads.submit(self._behind.add, [key])
+        self.shipper.shipment(key, 0).start(txid)
+
+    def slept(self, key: ObjectKey) -> None:
+        """The object went to sleep."""
+        self.shipper.rest(key)
+
+    def appended(self, records: Iterable[Record]) -> None:
+        """The commit log has these."""
+        self.shipper.appended(records)
+
+    def _shipped(self, shipment: Shipment, size: int) -> None:
+        if not shipment.is_behind and shipment.key in self._behind:
+            self._file_threads.submit(self._behind.remove, shipment.key)
+
+    def _fenced(self, key: ObjectKey) -> None:
+        _log.error("object %s was taken over by another server", key.id.hex())
+        self._voided.add(key)
+        self._verified.discard(key)
+        if key == self._catalog:
+            self.replaced = True
+        self.on_void(key, _moved("Another server has taken the object over."))
+
+    async def _make_image(self, key: ObjectKey, min_txid: int) -> ImageFile | None:
+        self._images += 1
+        name = f"image-{self._images}-{key.filename}"
+        copy = await self.copy(key, self._scratch / name)
+        if copy is None:
+            return None
+        target = copy.path.with_suffix(".ltx")
+        try:
+            return await self.shipper.on_thread(
+                lambda: make_image(
+                    copy.path,
+                    target,
+                    page_size=copy.page_size,
+                    min_txid=min_txid,
+                    txid=copy.txid,
+                    timestamp_ms=self._clock.now_ms(),
+                    epoch=self._epoch,
+                )
+            )
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+        finally:
+            copy.path.unlink(missing_ok=True)
+
+    # --- the whole ----------------------------------------------------------------------------
+
+    def start(self, seeds: Seeds, txid_of: Callable[[ObjectKey], int]) -> None:
+        """Send what an earlier run did not. ``txid_of``: what the file of an object holds."""
+        for key in self._behind.all():
+            try:
+                txid = txid_of(key)
+            except DosqlError:
+                continue  # damaged: it is looked at when it is wanted
+            shipment = self.shipper.shipment(key)
+            for batch in seeds.batches.get(key, []):
+                self.shipper.appended([batch])
+            shipment.start(txid)
+
+    def statistics(self) -> ReplicationStatistics:
+        """How far the bucket is behind."""
+        return self.shipper.statistics()
+
+    async def drain(self) -> None:
+        """Wait a moment for the bucket to have everything, and note what it lacks."""
+        left = await self.shipper.drain(REPLICA_DRAIN_S)
+        if left:
+            _log.warning("the bucket lacks commits of %d objects; a restart sends them", len(left))
+            await asyncio.get_running_loop().run_in_executor(
+                self._file_threads, self._behind.add, left
+            )
+
+    async def close(self) -> None:
+        """Stop; what is behind is noted."""
+        await self.shipper.close()
+
+
+class Seeds:
+    """The commits that a redo found in the log: the bucket may lack them."""
+
+    def __init__(self) -> None:
+        self.batches: dict[ObjectKey, list[Batch]] = {}
+        self._bytes = 0
+
+    def watch(self, records: Iterable[tuple[int, Found]]) -> Iterator[tuple[int, Found]]:
+        """Hand the records through, and remember them as far as memory allows."""
+        for sequence, record in records:
+            if isinstance(record, Batch):
+                kept = self.batches.setdefault(record.key, [])
+                self._bytes += record.pages.size_bytes
+                if self._bytes <= REPLICA_SPOOL_BYTES_MAX:
+                    kept.append(record)
+                else:
+                    kept.clear()  # a gap would be no use: a whole image is sent
+            yield sequence, record
+
+
+def _check(path: Path) -> None:
+    """Raises CorruptError if SQLite finds a fault in the file."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+        answer = connection.execute("PRAGMA integrity_check(1)").fetchall()
+    except apsw.Error as error:
+        raise CorruptError("What the bucket holds is no sound database.") from error
+    finally:
+        connection.close()
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    if answer != [("ok",)]:
+        raise CorruptError("What the bucket holds is no sound database.")
+
+
+def _moved(message: str) -> UnavailableError:
+    return UnavailableError(message, code="object_moved", retry_after_s=1)
+
+
+async def _no_copies(key: ObjectKey, target: Path) -> Copy | None:
+    raise AssertionError("nobody can copy objects yet")

@@ -22,12 +22,17 @@ _COUNTERS = {
     "broken": "Objects given up after a failure and rebuilt.",
     "flushes": "Syncs of the commit log.",
     "batches": "Commit batches written to the log.",
+    "files_shipped": "Files that the bucket took.",
+    "bytes_shipped": "Bytes of these files.",
 }
 _GAUGES = {
     "awake_objects": "Objects awake now.",
     "log_bytes": "Size of the commit log.",
     "turn_waiters": "Calls that wait for an object's turn.",
     "open_transactions": "Interactive transactions open now.",
+    "objects_behind": "Objects of which the bucket lacks something.",
+    "spool_bytes": "Bytes that wait for the bucket.",
+    "bucket_stalled_seconds": "For how long the bucket has not answered; 0: it does.",
 }
 
 

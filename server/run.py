@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, NoReturn
 import uvicorn
 import uvloop
 
-from dosql.clock import SystemClock, SystemRandomness
+from dosql.clock import Randomness, SystemClock, SystemRandomness
 from dosql.errors import DosqlError
+from dosql.host.cold_tier import ColdTierSettings
 from dosql.host.host import Host, HostSettings
 from dosql.limits import SWITCH_INTERVAL_S
+from dosql.replica.bucket_url import open_bucket
+from dosql.replica.probe import probe
 from dosql.sqlite.database import DatabaseLimits
 from dosql.sqlite.migrations import load_migrations
 from server.access_log import AccessLog
@@ -106,8 +109,11 @@ async def _serve(
     listener = address.bind()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(listener)
+        cold = _cold_tier(settings, randomness)
+        if cold is not None:
+            stack.callback(cold.bucket.close)
         host = await Host.start(
-            _host_settings(settings),
+            _host_settings(settings, cold),
             clock=clock,
             randomness=randomness,
             app=None if program is None else program.app,
@@ -158,8 +164,21 @@ def _load_app(components: Components, direct: Direct, settings: Settings) -> ASG
     return app
 
 
-def _host_settings(settings: Settings) -> HostSettings:
+def _cold_tier(settings: Settings, randomness: Randomness) -> ColdTierSettings | None:
+    """The bucket, tried out. Raises what is wrong with it."""
+    if settings.bucket == "none":
+        return None
+    url = settings.bucket or (settings.data_dir.absolute() / "bucket").as_uri()
+    bucket = open_bucket(url, endpoint=settings.s3_endpoint)
+    directory = url.startswith("file:")
+    if not directory:  # what a directory can do is known
+        probe(bucket, randomness)
+    return ColdTierSettings(bucket, directory=directory, durability=settings.durability)
+
+
+def _host_settings(settings: Settings, cold: ColdTierSettings | None) -> HostSettings:
     return HostSettings(
+        cold=cold,
         data_dir=settings.data_dir,
         migrations=load_migrations(settings.migrations or default_migrations()),
         open_objects_max=settings.max_open,

@@ -70,8 +70,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     shutdown_seconds: Seconds = 10.0
     """How long requests under way may take to finish after SIGTERM."""
     durability: Literal["local", "bucket"] = "local"
+    """When a write is answered: when it is on the disk of this machine, or when it is in the
+    bucket."""
     bucket: str | None = None
+    """Where everything is copied to: ``file:///path``, ``s3://bucket/prefix``, or ``none``. None:
+    the folder ``bucket`` in the data directory."""
     s3_endpoint: str | None = None
+    """``http(s)://host:port`` of a store other than AWS."""
     app: str | None = None
     """``module:app``: durable object classes of your own."""
     reload: bool = False
@@ -122,13 +127,12 @@ def _path(kind: type, value: object) -> object:
 
 def _check(settings: Settings) -> None:
     """What one setting cannot tell by itself."""
-    for name in ("bucket", "s3_endpoint"):
-        if getattr(settings, name) is not None:
-            raise _invalid(f"{name} is not available in this version")
+    if settings.s3_endpoint is not None and not (settings.bucket or "").startswith("s3://"):
+        raise _invalid("s3_endpoint needs a bucket that is s3://...")
     if settings.reload and settings.app is None:
         raise _invalid("reload needs an app")
-    if settings.durability != "local":
-        raise _invalid("durability can only be local in this version")
+    if settings.durability == "bucket" and settings.bucket == "none":
+        raise _invalid("durability cannot be bucket without a bucket")
     if settings.inline_ms >= settings.statement_ms:
         raise _invalid("inline_ms must be less than statement_ms")
     if settings.admin_token is not None and not settings.admin_token.isascii():

@@ -283,6 +283,16 @@ class ColdTier:
         """How far the bucket is behind."""
         return self.shipper.statistics()
 
+    def check(self) -> None:
+        """Raises UnavailableError if nothing can be served: another server has everything, or
+        writes wait for a bucket that does not answer."""
+        if self.replaced:
+            raise _moved("Another server has taken over this bucket.")
+        if self.settings.durability == "bucket":
+            refusal = self.shipper.refusal()
+            if refusal is not None:
+                raise refusal
+
     async def drain(self) -> None:
         """Wait a moment for the bucket to have everything, and note what it lacks."""
         left = await self.shipper.drain(REPLICA_DRAIN_S)

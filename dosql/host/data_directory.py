@@ -24,6 +24,8 @@ from dosql.errors import ConflictError
 from dosql.log.disk import Disk
 from dosql.log.records import ObjectKey
 
+_BUCKET = "bucket-url"
+
 
 class DataDirectory:
     """Creates the directories (0700) and takes the lock.
@@ -77,18 +79,22 @@ class DataDirectory:
         disk.sync_dir(self.root)
         return epoch
 
-    def bucket_changed(self, url: str, disk: Disk) -> bool:
-        """Whether an earlier start used another bucket, or none; this one is noted."""
-        path = self.root / "behind" / "bucket"
-        if path.exists() and path.read_text("utf-8") == url:
-            return False
-        file = disk.open(path, create=True)
+    def bucket(self) -> str | None:
+        """URL of the bucket that the objects here were copied to last."""
+        try:
+            return (self.root / "behind" / _BUCKET).read_text("utf-8")
+        except FileNotFoundError:
+            return None
+
+    def note_bucket(self, url: str, disk: Disk) -> None:
+        """From now on they are copied to this bucket."""
+        file = disk.open(self.behind / _BUCKET, create=True)
         try:
             file.truncate(0)
             file.pwrite(url.encode(), 0)
+            file.sync()
         finally:
             file.close()
-        return True
 
     def keys(self) -> list[ObjectKey]:
         """Every object that has a file here."""

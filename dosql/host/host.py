@@ -32,6 +32,7 @@ from dosql.log.records import Record
 from dosql.log.redo import Redo, RedoReport
 from dosql.log.segments import damaged
 from dosql.objects.instance import Budgets, Instance
+from dosql.replica.shipper import ReplicationStatistics
 from dosql.sqlite.database import DatabaseLimits
 from dosql.sqlite.migrations import Migration
 
@@ -43,6 +44,7 @@ _log = logging.getLogger("dosql.host")
 _WORKERS = 4
 """Threads for slow statements, and as many for files; SQLite releases the interpreter lock."""
 _DESCRIPTORS_PER_OBJECT = 3
+_NO_COPIES = ReplicationStatistics(0, 0, 0.0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,14 @@ class HostStatistics:
     log_bytes: int
     turn_waiters: int
     open_transactions: int
+    objects_behind: int = 0
+    """Objects of which the bucket lacks something."""
+    spool_bytes: int = 0
+    """Of what waits for the bucket."""
+    bucket_stalled_seconds: float = 0.0
+    """For how long the bucket has not answered; 0: it does."""
+    files_shipped: int = 0
+    bytes_shipped: int = 0
 
 
 class Host:
@@ -198,8 +208,10 @@ class Host:
             seeds, behind = Seeds(), None
             if settings.cold is not None:
                 behind = Behind(directory.behind, disk)
-                if directory.bucket_changed(settings.cold.bucket.url, disk):
+                url = settings.cold.bucket.url
+                if directory.bucket() != url:
                     behind.add(directory.keys())
+                    directory.note_bucket(url, disk)
             recover(log, directory.objects, disk, seeds, behind)
             _raise_descriptor_limit(settings.open_objects_max)
             host = cls(
@@ -266,6 +278,8 @@ class Host:
             raise UnavailableError("The server is shutting down.", code="shutting_down")
         if self._log.failed:
             raise UnavailableError("The commit log cannot be written.", code="commit_failed")
+        if self.cold is not None:
+            self.cold.check()
         instance = self._catalog_instance()
         instance.db.set_deadline(None)
         try:
@@ -277,6 +291,7 @@ class Host:
     def statistics(self) -> HostStatistics:
         """For metrics and tests."""
         counts = self._awake.statistics
+        copies = self.cold.statistics() if self.cold is not None else _NO_COPIES
         return HostStatistics(
             awake_objects=len(self._awake) - 1,
             wakes=counts.wakes,
@@ -287,6 +302,11 @@ class Host:
             log_bytes=self._log.size_bytes,
             turn_waiters=sum(each.turns.waiting for each in self._awake.all()),
             open_transactions=len(self.tenants.transactions),
+            objects_behind=copies.objects_behind,
+            spool_bytes=copies.spool_bytes,
+            bucket_stalled_seconds=copies.stalled_s,
+            files_shipped=copies.files,
+            bytes_shipped=copies.bytes,
         )
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ from dosql.limits import SOCKET_READ_AHEAD_MAX
 if TYPE_CHECKING:
     from dosql.objects.connections import Connection, Deliver, SocketEvent
 
-_LIVES_MAX = 3
+_LIVES_MAX = 10
 """How many lives of the object may be reset before one event has begun in any of them: an object
 that fails at every start must not be woken for ever."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dosql.clock import Clock
+from dosql.errors import DosqlError
 from dosql.limits import REPLICA_SPOOL_BYTES_MAX
 from dosql.log.records import Batch, Drop, ObjectKey, Record
 from dosql.replica.bucket import Bucket
@@ -190,6 +191,13 @@ class Shipper:
             files=self._files,
             bytes=self._bytes,
         )
+
+    def refusal(self) -> DosqlError | None:
+        """Why writes that wait for the bucket are refused now."""
+        for each in self._shipments.values():
+            if each.refusal is not None:
+                return each.refusal
+        return None
 
     async def drain(self, seconds: float) -> list[ObjectKey]:
         """Wait for the bucket to have everything, but not longer; what it still lacks."""

@@ -15,6 +15,7 @@ it changes next or the statement has ended.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from dosql.sqlite.transactions import Transactions
 
 Image = list[SqlValue]
+_Schema = dict[tuple[str, str], tuple[str, str | None]]
+"""Kind and name to table and SQL."""
 _OPS = {"INSERT": Op.INSERT, "UPDATE": Op.UPDATE, "DELETE": Op.DELETE}
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
 _encode = msgspec.msgpack.Encoder().encode
@@ -80,6 +83,7 @@ def start_capture(
     """
     if db.capture is not None:
         return db.capture
+    db.set_deadline(None)  # between the commit and the first captured change nothing may fail
     with db.savepoint():
         tables = [quoted(name) for name in captured_tables(db)]
         has_rows = any(db.internal_query(f"SELECT 1 FROM {name} LIMIT 1") for name in tables)
@@ -105,7 +109,7 @@ class Capture:
         self._pending: dict[tuple[str, int], int] = {}
         """Entries that wait for their new image, by table and row id."""
         self._tables: dict[str, CapturedTable] | None = None
-        self._schema: dict[tuple[str, str], tuple[str, str | None]] = {}
+        self._schema: _Schema = {}
         self._version: object = None
         self._stored = False
         """Since the last commit something went into the log."""
@@ -204,7 +208,7 @@ class Capture:
     def _read_version(self) -> object:
         return self._db.internal_query("PRAGMA schema_version")[0][0]
 
-    def _read_schema(self) -> dict[tuple[str, str], tuple[str, str | None]]:
+    def _read_schema(self) -> _Schema:
         return {
             (str(kind), str(name)): (str(table), None if sql is None else str(sql))
             for kind, name, table, sql in self._db.internal_query(_SCHEMA)
@@ -224,7 +228,7 @@ class Capture:
         filled = [each for name, each in now.items() if name not in tables and self._has_rows(each)]
         if not tables.keys() <= now.keys():
             filled = []  # one got another name
-        subject = min(changed, key=lambda each: (each[0][0] != "table", each[0] not in before))
+        subject = min(changed, key=_by_subject(before))
         table = subject[1][0]
         if filled:  # CREATE TABLE ... AS SELECT, whose rows no hook tells of
             statement = self._schema["table", filled[0].name][1] or statement
@@ -364,6 +368,12 @@ class Capture:
             sandbox.right = right
         rows = list(decode(found, db._encoding))
         return list(rows[0]) if rows else None
+
+
+def _by_subject(before: _Schema) -> Callable[[tuple[tuple[str, str], object]], object]:
+    """Order of what a statement changed: tables first, and the names they had; a virtual table
+    comes before its shadows."""
+    return lambda each: (each[0][0] != "table", each[0] not in before, each[0][1])
 
 
 def _told(table: CapturedTable, update: apsw.PreUpdate, which: str) -> Image | None:

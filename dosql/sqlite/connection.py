@@ -226,7 +226,6 @@ class Connection:
     def install(self, capture: Capture | None) -> None:
         """Outside of a transaction: capture changes from now on; None: no more."""
         connection = self._connection
-        assert not connection.in_transaction
         self._capture = capture
         connection.preupdate_hook(None if capture is None else capture.on_change)
         # Statements prepared before would still truncate tables: this has all prepared anew.

@@ -206,7 +206,7 @@ async def test_no_more_is_read_while_many_messages_of_a_socket_are_under_way(hos
 async def test_a_message_that_meets_a_reset_begins_in_the_next_life_before_those_behind_it(
     host: Host,
 ) -> None:
-    host.resets = 2
+    host.resets = 5
     _, client = host.connect()
     await client.send("a")
     await client.send("b")

@@ -84,14 +84,14 @@ def test_another_client_finds_what_was_written(minio: MinioServer) -> None:
 
 
 def test_a_listing_goes_on_after_the_first_thousand(minio: MinioServer, name: str) -> None:
-    expected = [f"many/{number:04x}" for number in range(2005)]
+    expected = [f"many/{number:04x}" for number in range(1005)]
     files = [SnowballObject(f"p/{k}", data=io.BytesIO(b"x"), length=1) for k in expected]
     minio_client(minio).upload_snowball_objects(name, files)
     bucket = S3Bucket(name, "p", endpoint=minio.url)
     assert [info.key for info in bucket.list("many/")] == expected
-    assert bucket.usage.lists == 3
+    assert bucket.usage.lists == 2
     bucket.delete(expected)
-    assert bucket.usage.deletes == 3
+    assert bucket.usage.deletes == 2
     assert list(bucket.list()) == []
     bucket.close()
 

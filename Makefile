@@ -14,7 +14,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format bench demo test-power test-nightly lock clean
+.PHONY: help install serve test check format bench demo minio test-power test-nightly lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench: $(STAMP) ## Requests per second, beside a bare SQLite loop in the same ru
 
 demo: $(STAMP) ## Two tenants from one sample database, and what each of them sees
 	$(BIN)/python examples/demo.py $(ARGS)
+
+minio: $(STAMP) ## Build the MinIO that the tests start, ahead of them (minutes, once; needs Go)
+	@$(BIN)/python -m tests.support.minio
 
 test-power: $(STAMP) ## Cut the power of a loop-mounted disk under load (root, Linux)
 	$(BIN)/python -m pytest -m power $(ARGS)

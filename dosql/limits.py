@@ -202,6 +202,45 @@ REPLICA_WAIT_S = 10.0
 REPLICA_DRAIN_S = 5.0
 """How long a server that stops waits for the bucket to have everything."""
 
+# --- compaction and retention of replicas ------------------------------------------------------
+COMPACTIONS_MAX = 2
+"""Objects of a node that are compacted at a time: it is work for the processor, beside requests."""
+COMPACTION_GRACE_MS = 2_000
+"""How long after its end a span of time is taken to be complete: the shipper's delay."""
+COMPACTION_PAUSE_S = 30.0
+"""After a failure of the bucket."""
+COMPACTION_MEMORY_BYTES = 16 * 1024 * 1024
+"""Of the inputs of a merge, and of its result; what is larger goes through temporary files."""
+COMPACTION_OBJECTS_MAX = 20_000
+"""Objects written lately that are kept in mind, about 1 KB each; beyond it those that were not
+written for the longest time are forgotten, and merged less."""
+REPLICA_RECENT_BYTES_MAX = 32 * 1024 * 1024
+"""Files shipped lately that are kept in memory, so that a merge need not read them back."""
+REPLICA_LOOK_TXIDS = 32
+"""An object of which only the newest files are known is listed when its TXID passes a multiple of
+this..."""
+REPLICA_LOOK_BYTES = 2 * 1024 * 1024
+"""...or so many bytes were written to it."""
+SNAPSHOT_AFTER_BYTES_MIN = 4 * 1024 * 1024
+"""Behind a snapshot before the next is made, if the database is smaller than that."""
+SNAPSHOT_FILE_BYTES = 64 * 1024
+"""What one more file costs a restore, in bytes: a round trip, against the time these take. So a
+small database has a snapshot for every 64 files at least."""
+RETENTION_DAYS = 30
+"""(setting) Every moment as old as this can be restored."""
+L0_RETENTION_HOURS = 24
+"""(setting) Every single commit as old as this can be restored."""
+L0_RETENTION_S_MIN = 600
+"""A shorter one would let a server that believes to own an object write over a commit that its
+new owner has merged."""
+L1_RETENTION_DAYS = 7
+"""After that the files of 30 s go where there is one of 5 minutes."""
+RETENTION_GRACE_MS = 60 * 60 * 1000
+"""What a restore that has begun may take: so much longer everything is kept."""
+SWEEP_FILES_MIN = 64
+SWEEP_BYTES_MIN = 1024 * 1024
+"""An object that is not written any more is swept once, if so many files or bytes can go."""
+
 assert WAL_BYTES_MAX <= LOG_BYTES_MAX
 assert LOG_SEGMENT_BYTES * 2 <= LOG_BYTES_MAX
 assert INLINE_MS_MAX < STATEMENT_MS_MAX

@@ -103,6 +103,10 @@ class TenantInfo(Body, omit_defaults=False):
     size_bytes: int
     txid: int
     state: Literal["awake", "hibernated"]
+    replicated_txid: int | msgspec.UnsetType = msgspec.UNSET
+    """With a bucket: the newest state that is in it."""
+    replica_url: str | msgspec.UnsetType = msgspec.UNSET
+    """With a bucket: what ``litestream restore`` takes."""
 
 
 class TenantPage(Body, omit_defaults=False):
@@ -212,6 +216,180 @@ class ChangeSlots(Body, omit_defaults=False):
 
     slots: list[ChangeSlot]
     seq: int
+
+
+class RestoreRequest(Body, forbid_unknown_fields=True):
+    """Body of ``POST /admin/tenants/{name}/restore``. ``at``: RFC 3339, or a bookmark. ``to``: a
+    tenant to make; none: the tenant itself goes back. ``dry_run``: build the state and check it,
+    and change nothing."""
+
+    at: str
+    to: str | None = None
+    dry_run: bool = False
+
+
+class RestoreReply(Body, omit_defaults=False):
+    """What was restored. Times are RFC 3339 in UTC."""
+
+    tenant: str
+    """Which now holds the state."""
+    bookmark: str
+    """Of the state, in the tenant that it was taken from. It may be older than what was asked
+    for: the newest that is kept and is not younger."""
+    undo_bookmark: str | None
+    """Restoring this one takes the restore back; null unless it was made in place."""
+    at: str
+    """When the state was committed."""
+    size_bytes: int
+    """Of the restored database."""
+    files: int
+    """Read from the bucket."""
+    bytes_read: int
+    """In those files."""
+    dry_run: bool
+    """Nothing was changed."""
+
+
+class SnapshotInfo(Body, omit_defaults=False):
+    """One whole database in the bucket. Times are RFC 3339 in UTC."""
+
+    bookmark: str
+    txid: int
+    size_bytes: int
+    """Of the file in the bucket, which is compressed."""
+    created_at: str
+    """When its newest commit was made."""
+
+
+class SnapshotList(Body, omit_defaults=False):
+    """Snapshots of one tenant, the oldest first."""
+
+    snapshots: list[SnapshotInfo]
+
+
+class CreateBranch(Body, forbid_unknown_fields=True):
+    """Body of ``POST /admin/tenants/{name}/branches``. ``name``: a tenant to make; ``at``: RFC
+    3339 or a bookmark of the parent, none: now."""
+
+    name: str
+    at: str | None = None
+    protected: bool = False
+
+
+class BranchInfo(Body, omit_defaults=False):
+    """A tenant whose history began at another's. Times are RFC 3339 in UTC."""
+
+    name: str
+    parent: str
+    bookmark: str
+    """Of the parent: where the branch begins."""
+    created_at: str
+    protected: bool
+    """It can be neither deleted nor replaced, and nothing can be merged into it."""
+
+
+class BranchList(Body, omit_defaults=False):
+    """Branches of one tenant, in name order."""
+
+    branches: list[BranchInfo]
+
+
+class Protection(Body, forbid_unknown_fields=True, omit_defaults=False):
+    """Body and reply of ``PUT /admin/tenants/{name}/protection``, for branches and all others."""
+
+    protected: bool
+
+
+class SchemaDifference(Body, omit_defaults=False):
+    """A table, index, trigger or view that is not the same; the SQL on either side, or null."""
+
+    type: str
+    name: str
+    change: Literal["added", "removed", "changed"]
+    """From the parent to the branch."""
+    parent: str | None
+    branch: str | None
+
+
+class RowDifference(Body, omit_defaults=False):
+    """A row that is not the same. Values as in the rows of a query."""
+
+    change: Literal["added", "removed", "changed"]
+    key: dict[str, Any]
+    """The primary key; ``rowid`` where the table has none."""
+    parent: dict[str, Any] | None
+    branch: dict[str, Any] | None
+
+
+class TableDifference(Body, omit_defaults=False):
+    """Rows of one table, by primary key."""
+
+    table: str
+    added: int
+    removed: int
+    changed: int
+    rows: list[RowDifference]
+    """Up to the limit that was asked for; the counts are exact."""
+    truncated: bool
+    compared: bool = True
+    """False: the table's columns are not the same on both sides, so its rows were not compared."""
+
+
+class BranchDiff(Body, omit_defaults=False):
+    """Reply of ``GET /admin/tenants/{name}/branches/{branch}/diff``: the branch as it is now,
+    against its parent as it is now (``against=parent``) or where it began (``against=start``)."""
+
+    parent: str
+    branch: str
+    parent_bookmark: str
+    branch_bookmark: str
+    against: Literal["parent", "start"]
+    schema: list[SchemaDifference]
+    tables: list[TableDifference]
+    """Those that differ."""
+
+
+ConflictPolicy = Literal["abort", "ours", "theirs"]
+"""What becomes of a row that both sides changed: nothing is merged; the parent's stays; the
+branch's wins."""
+
+
+class MergeRequest(Body, forbid_unknown_fields=True):
+    """Body of ``POST /admin/tenants/{name}/branches/{branch}/merge``."""
+
+    conflicts: ConflictPolicy = "abort"
+    dry_run: bool = False
+
+
+class MergeConflict(Body, omit_defaults=False):
+    """A change of the branch that did not fit the parent."""
+
+    table: str
+    change: Literal["added", "removed", "changed"]
+    """What the branch did to the row."""
+    key: dict[str, Any]
+    reason: Literal["changed", "missing", "exists", "constraint", "foreign_key"]
+    """What the parent did: changed the row too, has none, has another of the same key; or one of
+    its constraints stands in the way."""
+    parent: dict[str, Any] | None
+    branch: dict[str, Any] | None
+
+
+class MergeReply(Body, omit_defaults=False):
+    """What a merge did, or would do."""
+
+    merged: bool
+    """False: a dry run, or there were conflicts to abort for; then nothing was changed."""
+    bookmark: str
+    """Of the parent, behind the merge."""
+    undo_bookmark: str | None
+    """Of the parent, in front of it."""
+    added: int
+    removed: int
+    changed: int
+    conflicts: list[MergeConflict]
+    """Up to 1,000 of them."""
+    conflict_count: int
 
 
 def decode_params(params: list[Any] | dict[str, Any] | None) -> Params:

@@ -53,6 +53,7 @@ _APP_HEADERS = [_COMMON_HEADERS[0]]
 OWN_SEGMENTS = frozenset(
     {
         "admin",
+        "changes",
         "health",
         "live",
         "metrics",
@@ -69,7 +70,9 @@ OWN_SEGMENTS = frozenset(
     }
 )
 """First segments of the paths that are the server's; all others are the app's, if there is one."""
-TENANT_ROUTES = frozenset({"query", "queryOne", "run", "transaction", "transactions"})
+TENANT_ROUTES = frozenset(
+    {"changes", "query", "queryOne", "run", "transaction", "transactions"}
+)
 """First segments of the paths that also exist below ``/t/{tenant}``."""
 TENANT_PREFIX = "/t/{tenant}"
 PAGES = "/schema"
@@ -158,11 +161,13 @@ class Edge:
         return below or self._app
 
     async def _upgrade(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A request for a WebSocket: only objects and apps have any."""
+        """A request for a WebSocket: only objects, apps and changes have any."""
         segment = scope["path"][1:].partition("/")[0]
         app = self._direct.door
         if segment in OWN_SEGMENTS:
             app = self._direct.objects if segment == "objects" else None
+            if segment == "changes":
+                app = self._direct.below.get(segment)
         if app is None:
             from server.websockets import expect_upgrade
 

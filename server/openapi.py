@@ -18,18 +18,25 @@ from litestar.openapi.spec import Tag
 from litestar.params import JSONBody
 
 from dosql.wire import (
+    AcknowledgeChanges,
     Body,
+    ChangeSlot,
+    ChangeSlots,
+    CreateChangeSlot,
     ErrorReply,
     RunReply,
     SqlRequest,
     TransactionOpened,
     TransactionRequest,
 )
+from server.openapi_changes import change_paths
 from server.openapi_objects import object_paths
 
 TENANT_PATHS = ("/query", "/queryOne", "/run", "/transaction")
+_BELOW_TENANT = ("/transactions", "/changes")
 """Paths that start so exist also below `/t/{tenant}`."""
 _OPEN_TAGS = {"Health"}
+_TAGS = ("SQL", "Transactions", "Changes", "Tenants", "Tokens", "Objects")
 _METHODS = ("get", "post", "put", "delete")
 
 Json = dict[str, Any]
@@ -94,6 +101,10 @@ class _Bodies(Body):
     opened: TransactionOpened
     committed: Committed
     error: ErrorReply
+    create_slot: CreateChangeSlot
+    slots: ChangeSlots
+    slot: ChangeSlot
+    acknowledge: AcknowledgeChanges
 
 
 @post("/bodies", status_code=200)
@@ -107,7 +118,7 @@ def build_document(handlers: Sequence[Any], version: str) -> bytes:
         title="dosql",
         version=version,
         description="A SQL database of its own for every tenant, and durable objects in Python.",
-        tags=[Tag(name=name) for name in ("SQL", "Transactions", "Tenants", "Tokens", "Objects")],
+        tags=[Tag(name=name) for name in _TAGS],
         use_handler_docstrings=True,
     )
     routes = [query, query_one, run, transaction, _bodies, *handlers]
@@ -122,8 +133,9 @@ def build_document(handlers: Sequence[Any], version: str) -> bytes:
     _describe_transactions(paths)
     _describe_import(paths)
     paths.update(object_paths())
+    paths.update(change_paths())
     for path, item in list(paths.items()):
-        if path in TENANT_PATHS or path.startswith("/transactions"):
+        if path in TENANT_PATHS or path.startswith(_BELOW_TENANT):
             paths["/t/{tenant}" + path] = _below_tenant(item)
             _add_parameters(item, ["TenantHeader"])
     for path, item in paths.items():

@@ -52,9 +52,13 @@ class Program:
         return upgrade_protocol(SocketServer(message_bytes_max=limit, sweep=self.sweep))
 
     async def open(
-        self, components: Components, exact: Mapping[str, ASGIApp], stack: AsyncExitStack
+        self,
+        components: Components,
+        exact: Mapping[str, ASGIApp],
+        below: Mapping[str, ASGIApp],
+        stack: AsyncExitStack,
     ) -> Direct:
-        """Start what is mounted; the app's routes beside the server's ``exact`` ones. What was
+        """Start what is mounted; the app's routes beside the server's ``exact`` ones and those ``below``. What was
         started stops with the ``stack``.
 
         Raises:
@@ -77,4 +81,4 @@ class Program:
             reloading = Reloader(self._loader, replace).run()
             stack.callback(asyncio.get_running_loop().create_task(reloading).cancel)
         rpc = RpcRoute(objects, components.gate)
-        return Direct(exact, below={"rpc": rpc}, objects=fetch, door=door)
+        return Direct(exact, below={**below, "rpc": rpc}, objects=fetch, door=door)

@@ -34,7 +34,8 @@ class Protocol(HttpToolsProtocol):
 
     clock: Clock
     randomness: Randomness
-    """Both set on a subclass by `protocol_class`."""
+    has_app: bool
+    """All set on a subclass by `protocol_class`."""
 
     _part: Literal["idle", "head", "body"] = "idle"
     """What of a request is awaited."""
@@ -100,6 +101,12 @@ class Protocol(HttpToolsProtocol):
         """What the parser cannot make sense of."""
         self._refuse(_BAD, InvalidRequestError(msg, code="invalid_http"))
 
+    def _should_upgrade(self) -> bool:
+        """Without an app there is one route with WebSockets; to all others an upgrade is none."""
+        if not (self.has_app or self.url.partition(b"?")[0].endswith(b"/changes")):
+            return False
+        return super()._should_upgrade()
+
     def _unsupported_upgrade_warning(self) -> None:
         """An upgrade is ignored, as RFC 9110 has it; that is no news for the log."""
 
@@ -117,9 +124,10 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def protocol_class(clock: Clock, randomness: Randomness) -> type[Protocol]:
+def protocol_class(clock: Clock, randomness: Randomness, *, has_app: bool) -> type[Protocol]:
     """The protocol with its components: uvicorn makes the instances."""
-    return type("Protocol", (Protocol,), {"clock": clock, "randomness": randomness})
+    parts = {"clock": clock, "randomness": randomness, "has_app": has_app}
+    return type("Protocol", (Protocol,), parts)
 
 
 async def close_stalled(connections: Iterable[object], clock: Clock) -> None:

@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvicorn
 import uvloop
@@ -21,15 +21,18 @@ import uvloop
 from dosql.clock import Randomness, SystemClock, SystemRandomness
 from dosql.errors import DosqlError
 from dosql.host.cold_tier import ColdTierSettings
+from dosql.host.changes import ChangeSettings
 from dosql.host.host import Host, HostSettings
 from dosql.limits import SWITCH_INTERVAL_S
 from dosql.replica.bucket_url import open_bucket
 from dosql.replica.probe import probe
+from dosql.sqlite.change_log import Retention
 from dosql.sqlite.database import DatabaseLimits
 from dosql.sqlite.migrations import load_migrations
 from server.access_log import AccessLog
 from server.admin_token import FILE_NAME, AdminToken, load_admin_token
 from server.asgi import ASGIApp
+from server.change_routes import ChangeRoutes
 from server.components import Components
 from server.edge import Direct, Edge, live
 from server.gate import Gate
@@ -129,7 +132,11 @@ async def _serve(
         )
         components = Components(host, gate, clock, randomness, Metrics(), log, asyncio.Event())
         exact: dict[str, ASGIApp] = {**sql_routes(gate), "/live": live}
-        direct = Direct(exact) if program is None else await program.open(components, exact, stack)
+        below = {"changes": ChangeRoutes(host.changes, gate, components.closing)}
+        if program is None:
+            direct = Direct(exact, below)
+        else:
+            direct = await program.open(components, exact, below, stack)
         app = LazyApp(
             lambda: _load_app(components, direct, settings),
             on_failure=lambda: server.handle_exit(signal.SIGTERM, None),
@@ -188,6 +195,13 @@ def _host_settings(settings: Settings, cold: ColdTierSettings | None) -> HostSet
         transaction_idle_s=settings.transaction_idle_seconds,
         transaction_s=settings.transaction_seconds,
         log_bytes_max=settings.log_bytes_max,
+        changes=ChangeSettings(
+            settings.changes == "on",
+            Retention(
+                age_ms=int(settings.changes_seconds * 1000),
+                size_bytes=settings.changes_bytes_max,
+            ),
+        ),
         limits=DatabaseLimits(
             settings.rows_max, settings.result_bytes_max, settings.database_bytes_max
         ),
@@ -210,6 +224,13 @@ def _body_limit(settings: Settings) -> Callable[[str], int]:
     return limit
 
 
+def _plain_sockets(*args: Any, **kwargs: Any) -> asyncio.Protocol:
+    """What speaks WebSocket without an app, loaded with the first who wants it: few do."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    return WebSocketsSansIOProtocol(*args, **kwargs)
+
+
 class _Server(uvicorn.Server):
     """uvicorn, with our streams told to end when it shuts down, and a clean exit status."""
 
@@ -221,10 +242,12 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 lifespan="off",
-                ws="none" if program is None else program.socket_protocol(),
+                ws=_plain_sockets if program is None else program.socket_protocol(),  # type: ignore[arg-type]
                 ws_max_size=settings.websocket_bytes_max,
                 ws_per_message_deflate=False,
-                http=protocol_class(components.clock, components.randomness),
+                http=protocol_class(
+                    components.clock, components.randomness, has_app=program is not None
+                ),
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -69,6 +69,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Bytes of the commit log before it is cut."""
     shutdown_seconds: Seconds = 10.0
     """How long requests under way may take to finish after SIGTERM."""
+    changes: Literal["auto", "on"] = "auto"
+    """Whose changes are captured: ``auto`` from the first subscriber on, ``on`` everybody's."""
+    changes_seconds: Seconds = limits.CHANGES_KEPT_S_MAX
+    """For how long changes are kept for subscribers that come back."""
+    changes_bytes_max: Positive = limits.CHANGES_KEPT_BYTES_MAX
+    """Bytes of a tenant's database that they may take."""
     durability: Literal["local", "bucket"] = "local"
     """When a write is answered: when it is on the disk of this machine, or when it is in the
     bucket."""

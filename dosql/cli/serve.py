@@ -54,6 +54,10 @@ def serve(
     base_domain: Annotated[
         Flag, _flag("--base-domain", "DOMAIN", "Take the tenant from one label below this domain")
     ] = None,
+    changes: Annotated[
+        Flag,
+        _flag("--changes", "MODE", "Capture changes: auto (when followed) or on [default: auto]"),
+    ] = None,
     log_level: Annotated[
         Flag, _flag("--log-level", "LEVEL", "debug, info, warning or error [default: info]")
     ] = None,
@@ -76,6 +80,7 @@ def serve(
         "default_tenant": default_tenant,
         "tenant_creation": tenant_creation,
         "base_domain": base_domain,
+        "changes": changes,
         "log_level": log_level,
     }
     start({name: value for name, value in given.items() if value is not None})

@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -77,12 +77,10 @@ class Changes:
         self.count = 0
         """Open subscriptions."""
 
-    def durable(self, keys: Iterable[ObjectKey]) -> None:
-        """Commits of these objects became durable, or were given up."""
-        if self._subscribers:
-            for key in keys:
-                for subscriber in self._subscribers.get(key, ()):
-                    subscriber.wake()
+    def durable(self, key: ObjectKey) -> None:
+        """Commits of this object became durable or were given up, or it is gone."""
+        for subscriber in self._subscribers.get(key, ()):
+            subscriber.wake()
 
     # --- reading ------------------------------------------------------------------------------
 

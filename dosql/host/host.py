@@ -17,6 +17,7 @@ from dosql.errors import DosqlError, UnavailableError
 from dosql.host.awake import AwakeObjects
 from dosql.host.behind import Behind
 from dosql.host.catalog import CATALOG_KEY, CATALOG_MIGRATIONS, Catalog
+from dosql.host.changes import Changes, ChangeSettings
 from dosql.host.cold_tier import ColdTier, ColdTierSettings, Seeds
 from dosql.host.data_directory import DataDirectory
 from dosql.host.maintenance import Maintenance
@@ -64,6 +65,7 @@ class HostSettings:
     limits: DatabaseLimits = field(default_factory=DatabaseLimits)
     cold: ColdTierSettings | None = None
     """The bucket that everything is copied to."""
+    changes: ChangeSettings = field(default_factory=ChangeSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class Host:
         disk: Disk,
         vfs: str | None,
         behind: Behind | None = None,
+        timers: Timers | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
@@ -112,7 +115,13 @@ class Host:
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="dosql-sql")
         self._file_threads = ThreadPoolExecutor(_WORKERS, thread_name_prefix="dosql-files")
         self._files = ObjectFiles(
-            directory.objects, log=log, disk=disk, clock=clock, limits=settings.limits, vfs=vfs
+            directory.objects,
+            log=log,
+            disk=disk,
+            clock=clock,
+            limits=settings.limits,
+            vfs=vfs,
+            changes=settings.changes,
         )
         self._commits = GroupCommit(log, on_flushed=self._flushed, on_appended=self._appended)
         self._awake = AwakeObjects(
@@ -164,6 +173,8 @@ class Host:
             disk=disk,
             on_removed=self.tokens.forget,
         )
+        self.changes = Changes(settings.changes, clock=clock, timers=timers or LoopTimers())
+        self.tenants.on_durable = self.changes.durable
         self._objects: Objects | None = None
         self.schemas = Schemas(self.tenants, catalog, self._awake, usage, settings.migrations)
         self._awake.on_sleep = usage.slept
@@ -223,6 +234,7 @@ class Host:
                 disk=disk,
                 vfs=vfs,
                 behind=behind,
+                timers=timers,
             )
         except BaseException as error:
             directory.release()

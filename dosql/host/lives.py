@@ -121,8 +121,9 @@ class Lives:
                 self._wakes.add(task)
                 task.add_done_callback(self._wakes.discard)
             resident = await arrivals.wait()
-            if resident.is_alive:  # else the first who went on had it reset
+            if resident.is_alive:
                 return resident
+            await asyncio.sleep(0)  # the first who went on had it reset; those arrivals are over
 
     async def _bring_up(self, address: Address, arrivals: Arrivals[Resident]) -> None:
         try:

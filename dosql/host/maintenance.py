@@ -12,11 +12,16 @@ from collections.abc import Callable
 
 from dosql.errors import DosqlError
 from dosql.host.awake import AwakeObjects
+from dosql.host.memory import return_free_memory
 from dosql.limits import WAL_BYTES_MAX
 from dosql.log.node_log import NodeLog
 from dosql.objects.instance import Instance, InstanceClosed
 
 _log = logging.getLogger("dosql.host")
+_TRIM_AFTER = 64
+"""Objects that went to sleep before free memory is given back: it takes some milliseconds."""
+_FEW = 2
+"""So few awake objects are as good as none."""
 
 
 class Maintenance:
@@ -93,10 +98,17 @@ class Maintenance:
 
     async def _sweep_for_ever(self) -> None:
         pause_s = max(0.05, min(self._idle_s / 4, 15.0))
+        trimmed = 0
         while True:
             await asyncio.sleep(pause_s)
             try:
                 await self._awake.sleep_idle(self._idle_s)
+                evictions = self._awake.statistics.evictions
+                if evictions - trimmed >= _TRIM_AFTER or (
+                    evictions != trimmed and len(self._awake) <= _FEW
+                ):
+                    trimmed = evictions
+                    await self._awake.on_file_thread(return_free_memory)
                 self.on_sweep()
             except Exception:
                 _log.exception("idle objects could not be put to sleep")

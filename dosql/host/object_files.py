@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 
 from dosql.clock import Clock
 from dosql.errors import CorruptError
+from dosql.host.catalog import CATALOG_KEY
+from dosql.host.changes import ChangeSettings
 from dosql.log.disk import Disk
 from dosql.log.node_log import NodeLog
 from dosql.log.position import read_position, write_position
 from dosql.log.records import ObjectKey
 from dosql.log.redo import Redo, damaged_path, database_path, remove_database, remove_wal
+from dosql.sqlite.capture import resume_capture, start_capture
 from dosql.sqlite.database import Database, DatabaseLimits
 from dosql.sqlite.migrations import Migration, apply_migrations
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from dosql.host.cold_tier import ColdTier
 
 _log = logging.getLogger("dosql.host")
+
+
+_DEFAULT_CHANGES = ChangeSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,9 @@ class ObjectFiles:
         clock: Clock,
         limits: DatabaseLimits,
         vfs: str | None,
+        changes: ChangeSettings = _DEFAULT_CHANGES,
     ) -> None:
+        self._changes = changes
         self._objects = objects
         self._log = log
         self._disk = disk
@@ -126,6 +134,8 @@ class ObjectFiles:
         try:
             if migrations is not None:
                 db.set_deadline(None)
+                db.next_txid = lambda: txid + 1
+                self._capture(db, key)
                 apply_migrations(db, migrations, now_ms=self._clock.now_ms())
         except BaseException:
             # What was committed on the way is in no log: give it up with the WAL.
@@ -133,6 +143,13 @@ class ObjectFiles:
             remove_wal(self._disk, path)
             raise
         return path, db, txid
+
+    def _capture(self, db: Database, key: ObjectKey) -> None:
+        """Capture changes from the first write on, if they are to be."""
+        settings, life = self._changes, key.incarnation
+        resume_capture(db, self._clock, settings.retention, incarnation=life)
+        if settings.always and key != CATALOG_KEY:
+            start_capture(db, self._clock, settings.retention, incarnation=life)
 
     def _bring(self, cold: ColdTier, key: ObjectKey, path: Path) -> bool:
         """Whether the file was brought from the bucket."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,8 @@ class Tenants:
         self._directory = directory
         self._disk = disk
         self._on_removed = on_removed
+        self.on_durable: Callable[[ObjectKey], None] = lambda _: None
+        """Called when commits of a tenant became durable, and when its life has ended."""
         self._handles: dict[str, Tenant] = {}
         self.transactions = OpenTransactions()
         self._changes = asyncio.Lock()
@@ -115,6 +118,7 @@ class Tenants:
             raise _not_found()
         await self._catalog.durable()  # else the tenant could vanish under an acknowledged write
         instance = await self.awake.get(tenant.key, self.settings.migrations)
+        instance.on_durable = partial(self.on_durable, tenant.key)
         self._usage.woke(tenant.key, tenant.name)
         return instance
 
@@ -193,6 +197,7 @@ class Tenants:
         self._handles.pop(entry.name, None)
         self._usage.forget(entry.key)
         self._on_removed()
+        self.on_durable(entry.key)
         await dropped.wait()
         await self.awake.discard(entry.key)  # a call that was on its way may have woken it
         self.awake.forget(entry.key)

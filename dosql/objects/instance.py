@@ -106,6 +106,7 @@ class Instance:
         self._on_broken = on_broken
         self._replication = replication
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        db.next_txid = lambda: self.txid + 1
         if replication is not None:
             replication.on_moved = self._replicated
             self._move_durable()
@@ -134,6 +135,7 @@ class Instance:
             except BudgetError as error:
                 if error.code != "query_timeout":
                     raise
+                await self.number_commits()
                 leave = False
                 value, bookmark = await self._run_on_worker(work, self._budgets.statement_s)
             else:
@@ -167,6 +169,12 @@ class Instance:
             return work(db)
         finally:
             self.after_work()
+
+    async def number_commits(self) -> None:
+        """Within the turn, before work that the log may overtake: the commit of it must be in a
+        batch of its own, because captured changes carry that batch's number."""
+        if self.db.capture is not None:
+            await self.flush()
 
     async def run_on_thread(self, work: Callable[[Database], T], seconds: float) -> T:
         """Run ``work`` on a worker thread within a turn that the caller keeps."""

@@ -51,6 +51,7 @@ class InteractiveTransaction:
         await instance.turns.enter()
         try:
             instance.check_open()
+            await instance.number_commits()
             instance.db.set_deadline(None)
             instance.db.begin()
         except BaseException:

@@ -80,17 +80,21 @@ def _open_s3(
 
 
 def _check_endpoint(endpoint: str) -> None:
-    try:
-        parts = urlsplit(endpoint)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = None
-    if not usable or parts.username or parts.path.strip("/") or parts.query:
+    if not _is_endpoint(endpoint):
         # Not shown: somebody may have put a password into it.
         raise InvalidRequestError(
             "The S3 endpoint must be http(s)://host:port, and nothing else.",
             code="invalid_bucket_url",
         )
+
+
+def _is_endpoint(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        named = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return False
+    return bool(named) and not (parts.username or parts.path.strip("/") or parts.query)
 
 
 def _invalid(url: str, reason: str) -> InvalidRequestError:

@@ -7,12 +7,6 @@ old one under a lock between processes (``if_match``), and the directory fsynced
 
 **ETag**: mtime, size and inode. A write that replaces a file sets its mtime later than the old
 one's, so that an ETag does not return, however coarse the clock of the file system.
-
-**Metadata.** Extended attributes get lost on the way through archives and some file systems, and a
-second file per key would double the syncs. An LTX file needs one entry only, its timestamp, and a
-file replica of Litestream keeps that as the file's mtime: so do we for names that end in ``.ltx``
-(in ms; a ``.ltx`` file put without one has the time of the write). Any other entry goes to a file
-below ``.bucket/metadata``, written before the content.
 """
 
 from __future__ import annotations
@@ -20,23 +14,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from shutil import copyfileobj
 from typing import BinaryIO, cast
 from urllib.parse import quote
 
-from dosql.clock import iso_from_ms
 from dosql.errors import InvalidRequestError
 from dosql.replica.bucket import (
     NO_METADATA,
-    TIMESTAMP_METADATA,
     ObjectInfo,
     check_condition,
     check_directory,
@@ -63,23 +53,31 @@ from dosql.replica.local_files import (
     sync_directory,
     walk,
 )
+from dosql.replica.local_metadata import LocalMetadata, info_of, timestamp_ns
 
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _OVERLAP = {errno.ENOTDIR, errno.EISDIR}
+_OPEN_TO_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _COPY_BYTES = 1 << 20
 _PAGE = 1_000
-_NS_PER_MS = 1_000_000
 
 
 class LocalBucket:
     """The directory is made if it is missing. Any number of processes may open it."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises BucketUnavailableError or BucketDeniedError."""
+        """Raises BucketUnavailableError, BucketDeniedError, or InvalidRequestError
+        ``invalid_bucket_url`` for the path of a file."""
         self._counter = UsageCounter()
         self._root = directory.absolute()
         with _translated(str(directory)):
-            self._layout = LocalLayout(self._root)
+            try:
+                self._layout = LocalLayout(self._root)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise InvalidRequestError(
+                    "The bucket's directory is a file, or below one.", code="invalid_bucket_url"
+                ) from error
+        self._metadata = LocalMetadata(self._layout)
 
     @property
     def url(self) -> str:
@@ -134,7 +132,7 @@ class LocalBucket:
             status = self._status(key)
             if status is None:
                 return None
-            return replace(_info(key, status), metadata=self._metadata(key, status))
+            return self._metadata.complete(info_of(key, status))
 
     def delete(self, keys: Iterable[str]) -> None:
         doomed = [check_key(key) for key in keys]
@@ -188,9 +186,10 @@ class LocalBucket:
     ) -> ObjectInfo:
         """Make the temporary file the content of the key. Nobody sees a part of it."""
         path = self._layout.path_of(key)
-        mtime_ns = _mtime_ns(key, metadata) or os.fstat(file.fileno()).st_mtime_ns
+        mtime_ns = timestamp_ns(key, metadata) or os.fstat(file.fileno()).st_mtime_ns
         if if_absent and self._status(key):
             raise condition_failed(key)  # the link below decides; this spares losers the sync
+        before: os.stat_result | None = None
         with contextlib.ExitStack() as held:
             if not if_absent:
                 held.enter_context(self._layout.lock_key(key))
@@ -201,19 +200,17 @@ class LocalBucket:
                     mtime_ns = max(mtime_ns, before.st_mtime_ns + 1)
             os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
             os.fsync(file.fileno())
-            info = _info(key, os.fstat(file.fileno()))
-            kept = {k: v for k, v in metadata.items() if v != _metadata_in_mtime(info).get(k)}
-            if kept:
-                self._keep_metadata(key, info.etag, kept)
+            info = info_of(key, os.fstat(file.fileno()))
+            self._metadata.keep(info, metadata)
             try:
                 self._place(temporary, path, if_absent=if_absent)
             except FileExistsError:
-                self._layout.metadata_path(key, info.etag).unlink(missing_ok=True)
+                self._metadata.forget(key, info.etag)
                 if path.is_dir():
                     raise IsADirectoryError(errno.EISDIR, "a directory", str(path)) from None
                 raise condition_failed(key) from None
-            if not if_absent and before is not None:
-                self._layout.metadata_path(key, etag_of(before)).unlink(missing_ok=True)
+            if before is not None:
+                self._metadata.forget(key, etag_of(before))
         return info
 
     def _place(self, temporary: Path, path: Path, *, if_absent: bool) -> None:
@@ -235,19 +232,12 @@ class LocalBucket:
             with self._layout.change_directories():
                 make_directories(path.parent)
 
-    def _keep_metadata(self, key: str, etag: str, metadata: Mapping[str, str]) -> None:
-        with self._layout.metadata_path(key, etag).open("w", encoding="ascii") as file:
-            json.dump(dict(metadata), file)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_directory(self._layout.metadata)
-
     def _unlink(self, key: str) -> None:
         with self._layout.lock_key(key):
             status = self._status(key)
             if status is not None:
                 self._layout.path_of(key).unlink(missing_ok=True)
-                self._layout.metadata_path(key, etag_of(status)).unlink(missing_ok=True)
+                self._metadata.forget(key, etag_of(status))
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -258,24 +248,15 @@ class LocalBucket:
             return None
         return status if is_regular(status) else None
 
-    def _metadata(self, key: str, status: os.stat_result) -> Mapping[str, str]:
-        found = _metadata_in_mtime(_info(key, status))
-        with contextlib.suppress(FileNotFoundError):
-            path = self._layout.metadata_path(key, etag_of(status))
-            found.update(json.loads(path.read_text(encoding="ascii")))
-        return found
-
     def _opened(self, key: str) -> BinaryIO:
         with _translated(check_key(key)):
-            try:
-                descriptor = os.open(
-                    self._layout.path_of(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-                )
-            except (FileNotFoundError, NotADirectoryError):
+            status = self._status(key)
+            descriptor = -1
+            if status is not None:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    descriptor = os.open(self._layout.path_of(key), _OPEN_TO_READ)
+            if descriptor < 0:
                 self._counter.request("gets")
-                raise key_missing(key) from None
-            if not is_regular(os.fstat(descriptor)):
-                os.close(descriptor)
                 raise key_missing(key)
             return cast("BinaryIO", os.fdopen(descriptor, "rb"))
 
@@ -284,30 +265,7 @@ class LocalBucket:
             for number, (key, status) in enumerate(islice(walk(self._root, prefix, after), limit)):
                 if number % _PAGE == 0:
                     self._counter.request("lists")
-                yield _info(key, status)
-
-
-def _info(key: str, status: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(key, status.st_size, etag_of(status), status.st_mtime_ns // _NS_PER_MS)
-
-
-def _mtime_ns(key: str, metadata: Mapping[str, str]) -> int | None:
-    """The timestamp of an LTX file, if it is one of ours or of Litestream's; else None."""
-    text = metadata.get(TIMESTAMP_METADATA)
-    if text is None or not key.endswith(".ltx"):
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return round(moment.timestamp() * 1000) * _NS_PER_MS if moment.tzinfo else None
-
-
-def _metadata_in_mtime(info: ObjectInfo) -> dict[str, str]:
-    """What the file says without a second one."""
-    if not info.key.endswith(".ltx"):
-        return {}
-    return {TIMESTAMP_METADATA: iso_from_ms(info.modified_ms)}
+                yield info_of(key, status)
 
 
 def _sync_placed(path: Path) -> None:

@@ -24,6 +24,7 @@ from dosql.replica.image import Image, write_image
 from dosql.replica.layout import LEVELS, Layout
 from dosql.replica.ltx import HEADER_BYTES, Decoder, Header, encode
 from dosql.replica.plan import RAW_LEVEL, FileInfo, restore_plan, restore_plans
+from dosql.replica.recent_files import RecentFiles
 
 
 class Fenced(Exception):
@@ -45,9 +46,11 @@ class Head:
 class Replica:
     """One object's."""
 
-    def __init__(self, bucket: Bucket, layout: Layout) -> None:
+    def __init__(self, bucket: Bucket, layout: Layout, recent: RecentFiles | None = None) -> None:
+        """``recent``: gets what is written, for the compactor."""
         self.bucket = bucket
         self.layout = layout
+        self.recent = recent
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -65,6 +68,8 @@ class Replica:
         header = Header(pages.page_size, pages.commit, min_txid, max_txid, timestamp_ms, epoch)
         data = encode(header, pages.pages)
         self._put_raw(header, data)
+        if self.recent is not None:
+            self.recent.note(self.layout.key(RAW_LEVEL, min_txid, max_txid), data)
         return len(data)
 
     def put_image(self, header: Header, source: BinaryIO, size: int) -> None:
@@ -158,6 +163,22 @@ class Replica:
                 if span is not None and span[1] > after_txid:
                     found.append(FileInfo(level, *span, each.size))
         return found
+
+    def listing(self, level: int, from_txid: int = 1) -> list[FileInfo]:
+        """The files of one level that begin at ``from_txid`` or later, by their first TXID. Their
+        times are those at which they were stored."""
+        prefix = self.layout.level_prefix(level)
+        after = f"{prefix}{from_txid:016x}" if from_txid > 1 else ""
+        found: list[FileInfo] = []
+        for each in self.bucket.list(prefix, after=after):
+            span = self.layout.span(level, each.key)
+            if span is not None:
+                found.append(FileInfo(level, *span, each.size, each.modified_ms))
+        return found
+
+    def dated(self) -> list[FileInfo]:
+        """All files of all levels, as `listing` gives them."""
+        return [each for level in LEVELS for each in self.listing(level)]
 
     def header(self, file: FileInfo) -> Header:
         """The header of one file. Raises CorruptError if it is damaged or gone."""

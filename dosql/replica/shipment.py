@@ -31,6 +31,7 @@ from dosql.log.records import Batch, ObjectKey
 from dosql.pages import PageSet
 from dosql.replica.growth import filled
 from dosql.replica.image_file import ImageFile
+from dosql.replica.plan import RAW_LEVEL, FileInfo
 from dosql.replica.replica import Fenced, Head, Replica
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class _Job:
     """One file."""
 
     max_txid: int
-    size: int
+    timestamp_ms: int
     put: Callable[[], int]
     discard: Callable[[], None] = lambda: None
 
@@ -97,6 +98,8 @@ class Shipment:
         self.stalled_since: float | None = None
         """Since when, on the monotonic clock, no attempt has succeeded."""
         self.failed: DosqlError | None = None
+        self.last: FileInfo | None = None
+        """The newest file that this process has sent."""
         self.on_moved: Callable[[], None] = _nothing
         """`shipped_txid` moved, or it failed."""
         self._carrier = carrier
@@ -196,6 +199,8 @@ class Shipment:
                     size = await self._persist(partial(self._carrier.on_thread, job.put))
                 finally:
                     job.discard()
+                first = self.shipped_txid or 0
+                self.last = FileInfo(RAW_LEVEL, first + 1, job.max_txid, size, job.timestamp_ms)
                 self._moved(job.max_txid)
                 self._carrier.shipped(self, size)
         except Fenced:
@@ -275,7 +280,7 @@ class Shipment:
                 pages, first.txid, last.txid, timestamp_ms=last.timestamp_ms, epoch=epoch
             )
 
-        return _Job(last.txid, pages.size_bytes, put)
+        return _Job(last.txid, last.timestamp_ms, put)
 
     def _some(self) -> list[tuple[Batch, int]]:
         """The next batch; of many that wait, as many as make one file of a good size.
@@ -308,7 +313,7 @@ class Shipment:
             image.put(replica)
             return image.size
 
-        return _Job(image.header.max_txid, image.size, put, image.remove)
+        return _Job(image.header.max_txid, image.header.timestamp_ms, put, image.remove)
 
     def _shift(self) -> None:
         batch, _ = self._spool.popleft()

@@ -16,6 +16,7 @@ from dosql.log.records import Batch, Drop, ObjectKey, Record
 from dosql.replica.bucket import Bucket
 from dosql.replica.image_file import ImageFile
 from dosql.replica.layout import Layout
+from dosql.replica.recent_files import RecentFiles
 from dosql.replica.replica import Replica
 from dosql.replica.shipment import Shipment
 
@@ -62,6 +63,7 @@ class Shipper:
         self.epoch = epoch
         self.clock = clock
         self.on_shipped: Callable[[Shipment, int], None] = lambda shipment, size: None
+        self.recent = RecentFiles()
         self._prefix = prefix
         self._directory = directory
         self._catalog = catalog
@@ -81,7 +83,7 @@ class Shipper:
     def replica(self, key: ObjectKey) -> Replica:
         """The object's files in the bucket."""
         path = f"{self._prefix}{key.id.hex()}-{key.incarnation:016x}"
-        return Replica(self.bucket, Layout(path, self._directory))
+        return Replica(self.bucket, Layout(path, self._directory), self.recent)
 
     def shipment(self, key: ObjectKey, shipped_txid: int | None = None) -> Shipment:
         """The object's way to the bucket. ``shipped_txid``: where a new one is known to be."""

@@ -24,7 +24,7 @@ from dosql.limits import (
     ROWS_MAX,
 )
 from dosql.sqlite import border
-from dosql.sqlite.opening import open_connection
+from dosql.sqlite.opening import open_connection, open_read_only
 from dosql.sqlite.rows import Row
 from dosql.sqlite.sandbox import INTERNAL_PREPARE_FLAGS, RESERVED_NAME, Right, Sandbox
 from dosql.sqlite.statements import STATEMENTS_MAX, Inspector, Shape
@@ -68,7 +68,9 @@ class Connection:
         clock: Clock,
         limits: DatabaseLimits = _NO_LIMITS_GIVEN,
         vfs: str | None = None,
+        read_only: bool = False,
     ) -> None:
+        """``read_only``: see `open_read_only`."""
         self.wal_frames = 0
         """Committed frames in the -wal since the last checkpoint."""
         self.broken: DosqlError | None = None
@@ -95,7 +97,11 @@ class Connection:
         self._bytes_max = limits.result_bytes
         self._folder = os.path.dirname(os.path.abspath(path))
         try:
-            self._connection = open_connection(path, vfs, statements_max=STATEMENTS_MAX)
+            self._connection = (
+                open_read_only(path, statements_max=STATEMENTS_MAX)
+                if read_only
+                else open_connection(path, vfs, statements_max=STATEMENTS_MAX)
+            )
         except Exception as error:
             ours = border.translate(error)
             if ours is None:
@@ -117,7 +123,8 @@ class Connection:
         """Bytes per page; fixed for the life of the file."""
         self._encoding = str(connection.pragma("encoding"))
         connection.pragma("max_page_count", max(1, limits.database_bytes // self.page_size))
-        self.wal_frames = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0]
+        frames = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0]
+        self.wal_frames = max(0, frames)  # -1: there is no WAL
         connection.authorizer = self._sandbox
         self._progress_steps = PROGRESS_STEPS
         connection.set_progress_handler(self._is_past_deadline, PROGRESS_STEPS)
@@ -230,6 +237,29 @@ class Connection:
         connection.preupdate_hook(None if capture is None else capture.on_change)
         # Statements prepared before would still truncate tables: this has all prepared anew.
         connection.authorizer = self._sandbox
+
+    # --- for `replace_contents` -----------------------------------------------------------
+
+    def backup_from(self, other: apsw.Connection) -> apsw.Backup:
+        """SQLite's copy of all pages of ``other`` into this database, in one commit."""
+        if self._refusal is not None:
+            self._refuse()
+        return self._connection.backup("main", other, "main")
+
+    def failed(self, error: Exception) -> NoReturn:
+        """Raise what an error of such a copy means."""
+        self._fail(error)
+
+    def replaced(self) -> None:
+        """Other pages may be there: nothing that was known of them holds any more."""
+        self._undone += 1
+        self._known.clear()
+        if self.broken is None:
+            self._encoding = str(self.internal_query("PRAGMA encoding")[0][0])
+            self.internal_query("SELECT count(*) FROM sqlite_schema")
+            # The copy calls no commit hook; who counts commits by it is to see this one.
+            self._control("BEGIN IMMEDIATE")
+            self._control("COMMIT")
 
     # --- for Database --------------------------------------------------------------------
 

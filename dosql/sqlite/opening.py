@@ -7,12 +7,10 @@ import apsw
 from dosql import limits
 from dosql.errors import UnavailableError
 
-_FLAGS = (
-    apsw.SQLITE_OPEN_READWRITE
-    | apsw.SQLITE_OPEN_CREATE
-    | apsw.SQLITE_OPEN_NOFOLLOW
-    | apsw.SQLITE_OPEN_EXRESCODE
-)  # and not SQLITE_OPEN_URI: a name is never more than a path
+# Never SQLITE_OPEN_URI: a name is never more than a path.
+_ALWAYS = apsw.SQLITE_OPEN_NOFOLLOW | apsw.SQLITE_OPEN_EXRESCODE
+_FLAGS = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | _ALWAYS
+_READ_ONLY_FLAGS = apsw.SQLITE_OPEN_READONLY | _ALWAYS
 
 _CONFIG = (
     (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),
@@ -59,14 +57,29 @@ def open_connection(path: str, vfs: str | None, *, statements_max: int) -> apsw.
     """
     connection = apsw.Connection(path, flags=_FLAGS, vfs=vfs, statementcachesize=statements_max)
     try:
-        _configure(connection, "memory" if path == MEMORY else "wal")
+        _protect(connection)
+        _set_journal(connection, "memory" if path == MEMORY else "wal")
+        _tune(connection)
     except BaseException:
         connection.close(True)
         raise
     return connection
 
 
-def _configure(connection: apsw.Connection, journal_mode: str) -> None:
+def open_read_only(path: str, *, statements_max: int) -> apsw.Connection:
+    """Open a database at rest, whose header says that it has no WAL; no other file is made or
+    looked for beside it. Any number of connections may read it at a time. Raises apsw.Error."""
+    connection = apsw.Connection(path, flags=_READ_ONLY_FLAGS, statementcachesize=statements_max)
+    try:
+        _protect(connection)
+        _tune(connection)
+    except BaseException:
+        connection.close(True)
+        raise
+    return connection
+
+
+def _protect(connection: apsw.Connection) -> None:
     for option, value in _CONFIG:
         if connection.config(option, value) != value:
             raise AssertionError(f"SQLite did not take option {option}")
@@ -74,6 +87,9 @@ def _configure(connection: apsw.Connection, journal_mode: str) -> None:
         connection.limit(limit, value)
         if connection.limit(limit) != value:
             raise AssertionError(f"SQLite did not take limit {limit}")
+
+
+def _set_journal(connection: apsw.Connection, journal_mode: str) -> None:
     # Exclusive before WAL: the index of the log then lives in memory, not in a -shm file, and no
     # lock is taken per statement. The host locks the whole data directory.
     connection.pragma("locking_mode", "EXCLUSIVE")
@@ -81,6 +97,9 @@ def _configure(connection: apsw.Connection, journal_mode: str) -> None:
     if connection.pragma("journal_mode", "WAL") != journal_mode:
         raise UnavailableError("The database is not in WAL mode.", code="object_recovering")
     connection.wal_autocheckpoint(0)
+
+
+def _tune(connection: apsw.Connection) -> None:
     connection.pragma("cache_size", -limits.SQLITE_CACHE_KIB)
     # Sorts and temporary b-trees beyond the cache spill to a file: one tenant's ORDER BY must
     # not take the memory of all. The file is unlinked and made only when it is needed.

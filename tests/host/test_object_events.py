@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
@@ -28,7 +27,7 @@ class Node(DurableObject):
     lines: ClassVar[list[int]] = []
     rung: ClassVar[asyncio.Event]
     go_on: ClassVar[asyncio.Event]
-    at_ms: ClassVar[Callable[[], int]]
+    clock: ClassVar[ManualClock]
 
     async def ask(self, name: str) -> str:
         await asyncio.sleep(0)
@@ -58,7 +57,7 @@ class Node(DurableObject):
         await self.ctx.block_concurrency_while(body)
 
     async def set_alarm(self) -> None:
-        await self.ctx.storage.set_alarm(Node.at_ms())
+        await self.ctx.storage.set_alarm(Node.clock.now_ms())
 
     async def alarm(self, info: AlarmInfo) -> None:
         event = current_event.get()
@@ -82,7 +81,7 @@ async def host(log: MemoryLog) -> MemoryHost:
     clock = ManualClock()
     Node.lines.clear()
     Node.rung, Node.go_on = asyncio.Event(), asyncio.Event()
-    Node.at_ms = staticmethod(clock.now_ms)
+    Node.clock = clock
     host = MemoryHost(app, log=log, clock=clock, timers=LoopTimers())
     await host.start()
     return host

@@ -103,10 +103,9 @@ def test_files_of_another_program_are_keys_and_links_are_not(
     assert [info.key for info in bucket.list()] == ["db/foreign"]
     assert bucket.get("db/foreign") == b"1"
     assert bucket.head("db/link") is None
-    with pytest.raises(KeyMissingError):
-        bucket.get("db/pipe")
-    with pytest.raises(BucketUnavailableError):
-        bucket.get("db/link")
+    for key in ("db/pipe", "db/link"):
+        with pytest.raises(KeyMissingError):
+            bucket.get(key)
 
 
 def test_a_key_and_a_directory_cannot_have_one_name(bucket: LocalBucket) -> None:
@@ -200,9 +199,20 @@ def test_failing_calls_say_whether_something_may_be_there(
     assert list((local_files.LocalLayout(Path(bucket.url[7:])).tmp).iterdir()) == []
 
 
-def test_a_directory_that_cannot_be_written_is_a_denial(tmp_path: Path) -> None:
+def test_a_refusal_of_the_file_system_is_a_denial(
+    bucket: LocalBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EROFS, "injected")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(BucketDeniedError, match="Read-only"):
+        bucket.put("k", b"", if_absent=True)
+
+
+def test_a_file_is_not_opened_as_a_bucket(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(InvalidRequestError):
-        LocalBucket(tmp_path / "file" / "bucket")
-    with pytest.raises(BucketDeniedError):
-        LocalBucket(Path("/proc/1/nobody/may"))
+    for path in (tmp_path / "file", tmp_path / "file" / "bucket"):
+        with pytest.raises(InvalidRequestError) as refused:
+            LocalBucket(path)
+        assert refused.value.code == "invalid_bucket_url"

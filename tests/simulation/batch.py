@@ -11,11 +11,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
+from tests.simulation.runs import simulate
 from tests.simulation.sabotage import VARIANTS
-from tests.simulation.simulation import simulate
 
 CHUNK = 50
 """Seeds that a process runs at a time."""
+CHUNK_TO_FIND = 10
+"""The same in a broken variant, of which a few seeds are enough."""
 FOUND_MAX = 10
 """So many failures are enough to look at."""
 
@@ -55,8 +57,9 @@ def find(variant: str, first: int, seeds_max: int) -> str | None:
 def _parts(first: int, count: int, variant: str | None) -> Iterator[Outcome]:
     """In the order of the seeds."""
     context = multiprocessing.get_context("spawn")
-    starts = range(first, first + count, CHUNK)
-    sizes = [min(CHUNK, first + count - start) for start in starts]
+    chunk = CHUNK if variant is None else CHUNK_TO_FIND
+    starts = range(first, first + count, chunk)
+    sizes = [min(chunk, first + count - start) for start in starts]
     with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=context) as pool:
         try:
             yield from pool.map(partial(_run, variant=variant), starts, sizes)

@@ -220,12 +220,12 @@ class Play:
             self.life.begin()
             try:
                 await inner.section(script, outer)
+                self.world.counts[f"transactions: {ending}"] += 1
                 if ending == "raise":
                     raise AskedForError
             except BaseException:
                 self._roll_back()
                 raise
-            self.world.counts[f"transactions: {ending}"] += 1
             if ending == "roll back":
                 txn.rollback()
                 self._roll_back()

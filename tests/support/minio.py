@@ -56,7 +56,7 @@ def _build(binary: Path) -> None:
         raise RuntimeError("MinIO is not installed, and there is no Go to build it with.")
     print(f"building {PACKAGE} (minutes, once) ...", file=sys.stderr, flush=True)
     scratch = binary.parent / "building"
-    environ = {**os.environ, "CGO_ENABLED": "0", "GOBIN": str(scratch), "GOFLAGS": "-trimpath"}
+    environ = {**os.environ, "CGO_ENABLED": "0", "GOBIN": str(scratch)}
     built = subprocess.run(
         [go, "install", PACKAGE], env=environ, capture_output=True, text=True, check=False
     )
@@ -135,6 +135,17 @@ def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
     server = MinioServer(tmp_path_factory.mktemp("minio"))
     yield server
     server.close()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build it before the first test, because a test's timeout is shorter than the build."""
+    wanted = ("minio" in item.nodeid or "minio" in item.fixturenames for item in _items(session))
+    if not session.config.option.collectonly and any(wanted):
+        find_minio()
+
+
+def _items(session: pytest.Session) -> list[pytest.Function]:
+    return [item for item in session.items if isinstance(item, pytest.Function)]
 
 
 if __name__ == "__main__":

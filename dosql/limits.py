@@ -187,6 +187,12 @@ WAL_BYTES_MAX = 16 * 1024 * 1024
 # --- replication -----------------------------------------------------------------------------
 REPLICA_COALESCE_FROM = 256
 """Batches of one object that wait for the bucket before several go into one file."""
+REPLICA_FILES_BURST = 256
+"""Files with one commit each that a node may send at once, and then
+`REPLICA_FILES_PER_S`; beyond that, one file per object and `REPLICA_INTERVAL_S`. Not where writes
+wait for the bucket."""
+REPLICA_FILES_PER_S = 32
+REPLICA_INTERVAL_S = 1.0
 REPLICA_BATCH_BYTES = 8 * 1024 * 1024
 """Of pages in such a file."""
 REPLICA_SPOOL_BYTES_MAX = 256 * 1024 * 1024

@@ -25,6 +25,7 @@ NAMES = {
     "AsyncMigrations": "Migrations",
     "AsyncNamespace": "Namespace",
     "AsyncObjectSocket": "ObjectSocket",
+    "AsyncSlots": "Slots",
     "AsyncResponse": "SyncResponse",
     "AsyncStub": "Stub",
     "AsyncTenant": "Tenant",

@@ -123,9 +123,7 @@ class ChangeRoutes:
             raise InvalidRequestError("There are no query parameters here.")
         if template == ACK:
             acked = _decode(await read_body(receive), AcknowledgeChanges)
-            await send_json(
-                send, 200, encode(await changes.acknowledge(tenant, name, acked.seq))
-            )
+            await send_json(send, 200, encode(await changes.acknowledge(tenant, name, acked.seq)))
         elif template == SLOT:
             await changes.delete_slot(tenant, name)
             await send({"type": "http.response.start", "status": 204, "headers": []})
@@ -168,5 +166,3 @@ def _decode(body: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeError, OverflowError) as exc:
         raise invalid_body(exc) from None
-
-

@@ -169,5 +169,3 @@ async def _until_over(
     for task in tasks[:2]:
         if not task.cancelled():
             task.result()
-
-

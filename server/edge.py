@@ -70,9 +70,7 @@ OWN_SEGMENTS = frozenset(
     }
 )
 """First segments of the paths that are the server's; all others are the app's, if there is one."""
-TENANT_ROUTES = frozenset(
-    {"changes", "query", "queryOne", "run", "transaction", "transactions"}
-)
+TENANT_ROUTES = frozenset({"changes", "query", "queryOne", "run", "transaction", "transactions"})
 """First segments of the paths that also exist below ``/t/{tenant}``."""
 TENANT_PREFIX = "/t/{tenant}"
 PAGES = "/schema"

@@ -20,8 +20,8 @@ import uvloop
 
 from dosql.clock import Randomness, SystemClock, SystemRandomness
 from dosql.errors import DosqlError
-from dosql.host.cold_tier import ColdTierSettings
 from dosql.host.changes import ChangeSettings
+from dosql.host.cold_tier import ColdTierSettings
 from dosql.host.host import Host, HostSettings
 from dosql.limits import SWITCH_INTERVAL_S
 from dosql.replica.bucket_url import open_bucket

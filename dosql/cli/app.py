@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dosql import __version__
-from dosql.cli import migrations, query, serve, shell_command, tenants, tokens
+from dosql.cli import cdc, migrations, query, serve, shell_command, tenants, tokens
 from dosql.cli.output import print_error
 from dosql.errors import DosqlError
 
@@ -26,6 +26,7 @@ app.command("serve")(serve.serve)
 app.add_typer(tenants.app, name="tenant")
 app.add_typer(tokens.app, name="token")
 app.add_typer(migrations.app, name="migrate")
+app.add_typer(cdc.app, name="cdc")
 app.command("query")(query.query)
 app.command("shell")(shell_command.shell)
 

@@ -16,6 +16,7 @@ from dosql.client._sync.objects import Namespace, Stub
 from dosql.client._sync.sockets import ObjectSocket
 from dosql.client._sync.tenant import Tenant
 from dosql.client._sync.transaction import Transaction
+from dosql.client.changes import Change, ChangeEvent, Reset, SchemaChange
 from dosql.client.operations import Operation
 from dosql.client.reconnect import Reconnect
 from dosql.client.responses import SyncResponse
@@ -28,14 +29,18 @@ __all__ = [
     "AsyncStub",
     "AsyncTenant",
     "AsyncTransaction",
+    "Change",
+    "ChangeEvent",
     "Client",
     "Namespace",
     "ObjectSocket",
     "Operation",
     "Reconnect",
+    "Reset",
     "Row",
     "Rows",
     "RunResult",
+    "SchemaChange",
     "Stub",
     "SyncResponse",
     "Tenant",

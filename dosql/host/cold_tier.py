@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import apsw
-
 from dosql.clock import Clock
-from dosql.errors import CorruptError, DosqlError, UnavailableError
+from dosql.errors import DosqlError, UnavailableError
 from dosql.host.behind import Behind
 from dosql.host.object_files import Copy
 from dosql.limits import REPLICA_DRAIN_S, REPLICA_SPOOL_BYTES_MAX
@@ -29,6 +27,7 @@ from dosql.log.position import position_path, write_position
 from dosql.log.records import Batch, Found, ObjectKey, Record
 from dosql.log.redo import damaged_path, remove_wal
 from dosql.replica.bucket import Bucket
+from dosql.replica.history import check_database
 from dosql.replica.image_file import ImageFile, make_image
 from dosql.replica.replica import Fenced, Head, Replica
 from dosql.replica.shipment import Shipment
@@ -49,6 +48,8 @@ class ColdTierSettings:
     """Whether the bucket is a directory of this machine: then files lie where Litestream looks
     for them in one."""
     durability: Durability = "local"
+    url_options: str = ""
+    """What Litestream needs behind the URL of a replica, from the ``?`` on."""
 
 
 class ColdTier:
@@ -93,6 +94,7 @@ class ColdTier:
             directory=settings.directory,
             epoch=epoch,
             clock=clock,
+            paced=settings.durability == "local",
             catalog=catalog,
             make_image=self._make_image,
             on_fenced=self._fenced,
@@ -152,7 +154,7 @@ class ColdTier:
             while True:
                 with temporary.open("w+b") as out:
                     image = replica.write_image(out)
-                _check(temporary)
+                check_database(temporary)
                 if self.shipper.is_own(head.epoch) and head.txid == image.txid:
                     txid = image.txid
                     break
@@ -198,6 +200,25 @@ class ColdTier:
         shipment = self.shipper.find(key)
         if shipment is not None and (shipment.shipped_txid or 0) < txid:
             self._behind.add([key])
+
+    # --- what is known of the bucket ----------------------------------------------------------
+
+    def replica_url(self, key: ObjectKey) -> str:
+        """What ``litestream restore`` takes for the object."""
+        path = self.shipper.replica(key).layout.prefix
+        return f"{self.settings.bucket.url}/{path}{self.settings.url_options}"
+
+    async def replicated_txid(self, key: ObjectKey, txid: int) -> int:
+        """The newest batch in the bucket, which is asked only if nobody here knows.
+        ``txid``: what the commit log has; 0: nothing here."""
+        known = self.shipper.shipped_txid(key)
+        if known is not None:
+            return known
+        if txid and key not in self._behind and self.shipper.find(key) is None:
+            return 0 if await self.is_linked(key) else txid
+        replica = self.shipper.replica(key)
+        head = await self.shipper.on_thread(lambda: replica.head(near=max(txid - 1, 0)))
+        return 0 if head is None else head.txid
 
     # --- awake objects ------------------------------------------------------------------------
 
@@ -325,22 +346,6 @@ class Seeds:
                 else:
                     kept.clear()  # a gap would be no use: a whole image is sent
             yield sequence, record
-
-
-def _check(path: Path) -> None:
-    """Raises CorruptError if SQLite finds a fault in the file."""
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    try:
-        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
-        answer = connection.execute("PRAGMA integrity_check(1)").fetchall()
-    except apsw.Error as error:
-        raise CorruptError("What the bucket holds is no sound database.") from error
-    finally:
-        connection.close()
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-    if answer != [("ok",)]:
-        raise CorruptError("What the bucket holds is no sound database.")
 
 
 def _moved(message: str) -> UnavailableError:

@@ -39,6 +39,7 @@ from dosql.sqlite.migrations import Migration
 
 if TYPE_CHECKING:
     from dosql.host.objects import Objects
+    from dosql.host.past import Past
     from dosql.objects.app import App
 
 _log = logging.getLogger("dosql.host")
@@ -173,6 +174,10 @@ class Host:
             disk=disk,
             on_removed=self.tokens.forget,
         )
+        self.tenants.cold = self.cold
+        self._past: Past | None = None
+        if self.cold is not None:
+            self.tenants.past = lambda: self.past
         self.changes = Changes(settings.changes, clock=clock, timers=timers or LoopTimers())
         self.tenants.on_durable = self.changes.durable
         self._objects: Objects | None = None
@@ -278,6 +283,26 @@ class Host:
             timers=timers,
             randomness=self._randomness,
         )
+
+    @property
+    def past(self) -> Past:
+        """What is kept of the past of all objects. Raises InvalidRequestError (``no_bucket``)."""
+        if self._past is None:
+            if self.cold is None:
+                return self.tenants.past()
+            from dosql.host.past import Past  # of no use to most requests
+
+            self._past = Past(
+                self.tenants,
+                self.cold,
+                self._awake,
+                self._catalog_instance,
+                scratch=self._directory.scratch,
+                clock=self._clock,
+                workers=self._workers,
+                settings=self.settings,
+            )
+        return self._past
 
     @property
     def scratch_dir(self) -> Path:

@@ -11,6 +11,7 @@ from dosql.log.records import ObjectKey
 from dosql.objects.idempotency import Idempotency, Work, store_outcome, stored_outcome
 from dosql.objects.instance import InstanceClosed
 from dosql.objects.interactive import InteractiveTransaction
+from dosql.points import parse_point
 from dosql.sqlite.database import Database
 
 if TYPE_CHECKING:
@@ -58,6 +59,20 @@ class Tenant:
     async def perform(self, work: Callable[[Database], T]) -> tuple[T, Bookmark]:
         """As `call`, for work of the host's own, whose result is not encoded."""
         return await self._call(work)
+
+    async def call_at(self, at: str, work: Work) -> Done:
+        """Run ``work``, which reads, on the tenant's state at a point: RFC 3339 or a bookmark.
+
+        Raises:
+            InvalidRequestError: ``invalid_time``, ``invalid_bookmark``; ``no_bucket``.
+            NotFoundError: ``restore_point_not_found``.
+            ForbiddenError: ``read_only``.
+            DosqlError: whatever ``work`` raised.
+        """
+        point = parse_point(at)
+        past = self._tenants.past()
+        await self._tenants.in_bucket(self.name)
+        return Done(*await past.travel.read(self.key, point, work))
 
     async def _call(self, work: Callable[[Database], T]) -> tuple[T, Bookmark]:
         tenants = self._tenants

@@ -14,6 +14,7 @@ from dosql.clock import Clock, Randomness, iso_from_ms
 from dosql.errors import (
     ConflictError,
     DosqlError,
+    InvalidRequestError,
     NotFoundError,
     OutcomeUnknownError,
     UnavailableError,
@@ -35,7 +36,9 @@ from dosql.objects.instance import Instance, InstanceClosed
 from dosql.wire import TenantInfo, TenantPage
 
 if TYPE_CHECKING:
+    from dosql.host.cold_tier import ColdTier
     from dosql.host.host import HostSettings
+    from dosql.host.past import Past
 
 NAMESPACE = "tenant-database"
 """The class TenantDatabase in kebab-case: the unique key of its ids."""
@@ -73,6 +76,13 @@ class Tenants:
         self._on_removed = on_removed
         self.on_durable: Callable[[ObjectKey], None] = lambda _: None
         """Called when commits of a tenant became durable, and when its life has ended."""
+        self.cold: ColdTier | None = None
+        self.past: Callable[[], Past] = _no_past
+        """What is kept of the past; raises if nothing is."""
+        self.on_gone: Callable[[ObjectKey], None] = lambda _: None
+        """Called when the life of a tenant has ended."""
+        self.check_removal: Callable[[Entry], None] = lambda _: None
+        """Raises what keeps a tenant from being deleted or replaced."""
         self._handles: dict[str, Tenant] = {}
         self.transactions = OpenTransactions()
         self._changes = asyncio.Lock()
@@ -132,13 +142,18 @@ class Tenants:
             ConflictError: ``tenant_exists``.
         """
         check_tenant_name(name)
-        if self._catalog.find(name) is not None:
-            raise ConflictError("There is a tenant of this name.", code="tenant_exists")
-        entry = self._new_entry(name)
+        self.check_free(name)
+        entry = self.new_entry(name)
         await self._catalog.put(entry)
         return self._info(entry, 0)
 
-    def _new_entry(self, name: str) -> Entry:
+    def check_free(self, name: str) -> None:
+        """Raises ConflictError (``tenant_exists``)."""
+        if self._catalog.find(name) is not None:
+            raise ConflictError("There is a tenant of this name.", code="tenant_exists")
+
+    def new_entry(self, name: str) -> Entry:
+        """A life for a tenant of this name, which the catalog does not know yet."""
         now = self.clock.now_ms()
         incarnation = int.from_bytes(self.randomness.token_bytes(8), "little") >> 1
         key = ObjectKey(_IDS.from_name(name).raw, incarnation)
@@ -156,6 +171,23 @@ class Tenants:
     def info(self, name: str) -> TenantInfo:
         """Raises NotFoundError (``tenant_not_found``)."""
         return self._info(self.entry(name))
+
+    async def described(self, name: str) -> TenantInfo:
+        """`info`, and what the bucket has of it. Raises also UnavailableError."""
+        info, cold = self.info(name), self.cold
+        if cold is None:
+            return info
+        key = self.entry(name).key
+        info.replicated_txid = await cold.replicated_txid(key, info.txid)
+        info.replica_url = cold.replica_url(key)
+        info.txid = max(info.txid, info.replicated_txid)
+        return info
+
+    async def in_bucket(self, name: str) -> None:
+        """Return when the bucket has something of the tenant, if there is anything."""
+        if self.cold is not None and await self.cold.is_linked(self.entry(name).key):
+            instance = await self.wake(self.get(name))
+            await self.cold.unlink(instance.key, instance.logged_txid)
 
     def entry(self, name: str) -> Entry:
         """Raises NotFoundError (``tenant_not_found``)."""
@@ -186,6 +218,7 @@ class Tenants:
         """
         async with self._changes:
             entry = self.entry(name)
+            self.check_removal(entry)
             await self.transactions.roll_back(name)
             await self.awake.discard(entry.key)
             self._catalog.delete_nowait(name)
@@ -198,6 +231,7 @@ class Tenants:
         self._usage.forget(entry.key)
         self._on_removed()
         self.on_durable(entry.key)
+        self.on_gone(entry.key)
         await dropped.wait()
         await self.awake.discard(entry.key)  # a call that was on its way may have woken it
         self.awake.forget(entry.key)
@@ -241,22 +275,27 @@ class Tenants:
         finally:
             target.unlink(missing_ok=True)
 
-    async def import_file(self, name: str, path: Path) -> TenantInfo:
+    async def import_file(self, name: str, path: Path, *, new: bool = False) -> TenantInfo:
         """Make the tenant, or replace what it holds, with a database file, which is taken over.
 
         Nothing changes unless the file is whole and its schema can be brought up to date.
 
         Raises:
+            ConflictError: ``tenant_exists``, if it is to be ``new``.
             InvalidRequestError: ``invalid_tenant_name``; ``invalid_database``: not a database,
                 or a damaged one.
             MigrationError: its schema and the migrations do not go together.
         """
         check_tenant_name(name)
-        entry = self._new_entry(name)
+        entry = self.new_entry(name)
         target = database_path(self._directory.objects, entry.key)
 
         async with self._changes:
+            if new:
+                self.check_free(name)
             old = self._catalog.find(name)
+            if old is not None:
+                self.check_removal(old)
             txid = self.awake.txid(old.key) + 1 if old else 1
             prepared = transfer.Import(
                 path, target, self._disk, self.clock, self.settings.migrations, txid
@@ -282,6 +321,12 @@ class Tenants:
         """Refuse new calls and roll back what is open."""
         self._closing = True
         await self.transactions.roll_back()
+
+
+def _no_past() -> Past:
+    raise InvalidRequestError(
+        "This server has no bucket, so nothing of the past is kept.", code="no_bucket"
+    )
 
 
 def _not_found() -> NotFoundError:

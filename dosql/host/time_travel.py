@@ -70,7 +70,7 @@ class TimeTravel:
             await self.shipped(key, point.txid)
         else:
             await self.shipped(key)
-        replica = self._cold.replica(key)
+        replica = self._cold.shipper.replica(key)
         if isinstance(point, Bookmark):
             return await self._on_thread(lambda: state_of(replica, point.txid))
         return await self._on_thread(lambda: state_at(replica, point))
@@ -137,7 +137,7 @@ class TimeTravel:
             db.close()
 
     async def _make(self, key: ObjectKey, txid: int, path: Path) -> None:
-        replica = self._cold.replica(key)
+        replica = self._cold.shipper.replica(key)
 
         def make() -> None:
             if write_state(replica, txid, path) is not None:
@@ -155,7 +155,7 @@ class TimeTravel:
         size is 0 for an empty database."""
         self._copies += 1
         path = self._scratch / f"past-{self._copies}-{key.filename}"
-        replica = self._cold.replica(key)
+        replica = self._cold.shipper.replica(key)
 
         def write() -> None:
             if write_state(replica, txid, path) is not None:

@@ -10,20 +10,34 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from dosql.limits import COMPACTION_MEMORY_BYTES
 from dosql.replica.bucket_errors import BucketOutcomeUnknownError, PreconditionFailedError
+from dosql.replica.chain import Chain, look
 from dosql.replica.compaction import Merged, merge
-from dosql.replica.history import History, look
 from dosql.replica.merge_inputs import open_inputs
 from dosql.replica.plan import LEVEL_SPAN_MS, SNAPSHOT_LEVEL, FileInfo
+from dosql.replica.recent_files import RECENT_BYTES_MAX
 from dosql.replica.replica import Replica, metadata_of
 
 
 class Stopped(Exception):
     """The work was given up on demand; what it had finished is kept."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was done."""
+
+    compactions: int = 0
+    """Merged files written, but for snapshots."""
+    snapshots: int = 0
+    inputs: int = 0
+    """Files that were merged into others and need not be kept for ever."""
+    input_bytes: int = 0
 
 
 class Compactor:
@@ -41,41 +55,45 @@ class Compactor:
         self._scratch = scratch
         self._is_stopped = is_stopped
         self._memory_bytes = memory_bytes
+        self.tally = Tally()
 
-    def compact(self, replica: Replica, history: History, level: int, until_ms: int) -> int:
-        """Merge what lies in finished spans of ``level`` into one file per span; how many files
-        were written. The history is brought up to date file by file, also if this fails.
+    def compact(self, replica: Replica, chain: Chain, level: int, until_ms: int) -> int:
+        """Merge what lies in spans of ``level`` that have ended at ``until_ms`` into one file per
+        span; how many were written. The chain is brought up to date with every file.
 
         Raises:
             CorruptError: an input is damaged or gone.
             Stopped, and what buckets raise.
         """
-        written = 0
-        for run in reversed(list(history.runs(level, until_ms))):
-            inputs = history.chain[run]
+        runs = chain.runs(level, until_ms)
+        for run in runs:
+            is_last = run.stop == len(chain.files)
+            inputs = chain.files[run]
             merged, file = self.write(replica, inputs, level)
-            history.chain[run] = [file]
-            if run.stop is None or file is history.chain[-1]:
-                history.database_bytes = merged.header.commit * merged.header.page_size
-            self._forget(replica, inputs)
-            written += 1
-        return written
+            chain.files[run] = [file]
+            if is_last:
+                chain.database_bytes = merged.header.commit * merged.header.page_size
+            _forget(replica, inputs)
+            self.tally.compactions += 1
+            self.tally.inputs += len(inputs)
+            self.tally.input_bytes += sum(each.size for each in inputs)
+        return len(runs)
 
-    def snapshot(self, replica: Replica, history: History, until_ms: int) -> FileInfo | None:
-        """Make a snapshot of what spans that ended before ``until_ms`` hold, if it is time for one.
+    def snapshot(self, replica: Replica, chain: Chain, until_ms: int) -> FileInfo | None:
+        """Make a snapshot of what spans of level 1 hold that have ended at ``until_ms``, if it is
+        time for one. Later merges begin behind it. Raises: as `compact`.
 
         It is merged in the bucket, not copied from the live database: the object goes on
-        meanwhile, and every file that its newest state depends on is verified on the way. Raises:
-        as `compact`.
+        meanwhile, and every file that its newest state depends on is verified on the way.
         """
-        count = history.settled(until_ms)
-        if not history.wants_snapshot(count):
+        count = chain.settled(until_ms)
+        if not chain.wants_snapshot(count):
             return None
-        assert history.base is not None
-        inputs = [history.base, *history.chain[:count]]
-        merged, file = self.write(replica, inputs, SNAPSHOT_LEVEL)
-        history.base, history.chain[:count] = file, []
-        history.database_bytes = merged.header.commit * merged.header.page_size
+        assert chain.base is not None
+        merged, file = self.write(replica, [chain.base, *chain.files[:count]], SNAPSHOT_LEVEL)
+        self.tally.snapshots += 1
+        chain.base, chain.files[:count] = file, []
+        chain.database_bytes = merged.header.commit * merged.header.page_size
         return file
 
     def write(
@@ -84,7 +102,7 @@ class Compactor:
         """Merge consecutive files, oldest first, into one of the level. Raises: as `compact`."""
         with ExitStack() as stack:
             out = stack.enter_context(
-                tempfile.SpooledTemporaryFile(self._memory_bytes, dir=self._scratch)
+                tempfile.SpooledTemporaryFile(self._memory_bytes, dir=str(self._scratch))
             )
             files = open_inputs(
                 replica,
@@ -103,19 +121,13 @@ class Compactor:
             out.seek(0)
             self._check_stop()
             put_merged(replica, level, merged, cast("BinaryIO", out))
-            if replica.recent is not None and level != SNAPSHOT_LEVEL and not _on_disk(out):
+            if replica.recent is not None and merged.size <= RECENT_BYTES_MAX:
                 out.seek(0)
-                key = replica.layout.key(level, merged.header.min_txid, merged.header.max_txid)
-                replica.recent.note(key, out.read())
+                replica.recent.note(_key(replica, level, merged), out.read())
         header = merged.header
         return merged, FileInfo(
             level, header.min_txid, header.max_txid, merged.size, header.timestamp_ms
         )
-
-    def _forget(self, replica: Replica, inputs: Sequence[FileInfo]) -> None:
-        if replica.recent is not None:
-            for each in inputs:
-                replica.recent.forget(replica.key(each))
 
     def _check_stop(self) -> None:
         if self._is_stopped():
@@ -127,8 +139,7 @@ def put_merged(
 ) -> None:
     """Store a merged file, which has to be there when this returns. One of this name and size is
     taken for it, unless it is to be replaced."""
-    header = merged.header
-    key = replica.layout.key(level, header.min_txid, header.max_txid)
+    key, header = _key(replica, level, merged), merged.header
     start = data.tell()
     try:
         replica.bucket.put(key, data, if_absent=not replace, metadata=metadata_of(header))
@@ -143,15 +154,21 @@ def put_merged(
 
 
 def compact(
-    replica: Replica, level: int, until_ms: int, *, scratch: Path, history: History | None = None
+    replica: Replica, level: int, until_ms: int, *, scratch: Path, chain: Chain | None = None
 ) -> int:
     """Merge the files of an object into files of ``level`` once, with nothing known before; how
     many were written. Raises: as `Compactor.compact`, and as `look`."""
     if level not in LEVEL_SPAN_MS:
         raise ValueError(f"{level} is no level of merged files")
-    known = look(replica) if history is None else history
+    known = look(replica) if chain is None else chain
     return Compactor(scratch).compact(replica, known, level, until_ms)
 
 
-def _on_disk(file: tempfile.SpooledTemporaryFile[bytes]) -> bool:
-    return bool(file._rolled)  # type: ignore[attr-defined]  # noqa: SLF001 - no public name
+def _key(replica: Replica, level: int, merged: Merged) -> str:
+    return replica.layout.key(level, merged.header.min_txid, merged.header.max_txid)
+
+
+def _forget(replica: Replica, inputs: Sequence[FileInfo]) -> None:
+    if replica.recent is not None:
+        for each in inputs:
+            replica.recent.forget(replica.key(each))

@@ -7,6 +7,9 @@ from collections import OrderedDict
 
 from dosql.limits import REPLICA_RECENT_BYTES_MAX
 
+RECENT_BYTES_MAX = 2 * 1024 * 1024
+"""Of one file; larger ones would push too many others out."""
+
 
 class RecentFiles:
     """Contents by key, the oldest given up first. Thread-safe.
@@ -27,7 +30,7 @@ class RecentFiles:
 
     def note(self, key: str, data: bytes) -> None:
         """The bucket has this now."""
-        if len(data) > self._bytes_max // 16:
+        if len(data) > RECENT_BYTES_MAX:
             return
         with self._lock:
             self._remove(key)

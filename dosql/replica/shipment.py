@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ from dosql.errors import DosqlError, OutcomeUnknownError, UnavailableError
 from dosql.limits import (
     REPLICA_BATCH_BYTES,
     REPLICA_COALESCE_FROM,
+    REPLICA_INTERVAL_S,
     REPLICA_REFUSE_AFTER_S,
     REPLICA_RETRY_S_MAX,
     REPLICA_WAIT_S,
@@ -31,6 +33,7 @@ from dosql.log.records import Batch, ObjectKey
 from dosql.pages import PageSet
 from dosql.replica.growth import filled
 from dosql.replica.image_file import ImageFile
+from dosql.replica.pace import Pace
 from dosql.replica.plan import RAW_LEVEL, FileInfo
 from dosql.replica.replica import Fenced, Head, Replica
 
@@ -43,6 +46,8 @@ class Carrier(Protocol):
 
     epoch: int
     clock: Clock
+    pace: Pace | None
+    """None: replies wait for the bucket, so that files are sent at once."""
 
     def is_own(self, epoch: int) -> bool:
         """Whether this data directory wrote a file of this epoch."""
@@ -109,6 +114,11 @@ class Shipment:
         self._task: asyncio.Task[None] | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._ended = False
+        self._sent_at = carrier.clock.monotonic() - REPLICA_INTERVAL_S
+        self._urge = asyncio.Event()
+        """Somebody waits: do not pause."""
+        self._joins = False
+        """The next file takes all that waits."""
 
     # --- what the rest of the node sees -------------------------------------------------------
 
@@ -167,6 +177,7 @@ class Shipment:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((txid, waiter))
+        self._urge.set()
         try:
             await asyncio.wait_for(waiter, seconds)
         except TimeoutError:
@@ -192,6 +203,7 @@ class Shipment:
             if self.shipped_txid is None:
                 await self._persist(self._look_up)
             while self.is_behind and not self._ended:
+                await self._keep_pace()
                 job = await self._persist(self._next_job)
                 if job is None:
                     return
@@ -218,6 +230,19 @@ class Shipment:
             _log.exception("object %s is not replicated", self.key.id.hex())
         finally:
             self._task = None
+
+    async def _keep_pace(self) -> None:
+        """Return when the next file may be sent."""
+        pace = self._carrier.pace
+        self._joins = len(self._spool) >= REPLICA_COALESCE_FROM
+        if pace is not None and not self._joins and not pace.take():
+            self._urge.clear()
+            pause_s = 0.0 if self._waiters else pace.pause_s(self._sent_at)
+            if pause_s:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._urge.wait(), pause_s)
+            self._joins = True
+        self._sent_at = self._carrier.clock.monotonic()
 
     async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Try until the bucket answers."""
@@ -285,11 +310,11 @@ class Shipment:
     def _some(self) -> list[tuple[Batch, int]]:
         """The next batch; of many that wait, as many as make one file of a good size.
 
-        A range is not fenced: another owner's fence, `N-N`, would not collide with it. So only an
-        object far behind sends ranges, and never one whose writes wait for the bucket: its next
-        batch begins when the bucket has the one before.
+        A range is not fenced: another owner's fence, `N-N`, would not collide with it. So ranges
+        are sent only where nobody waits for the bucket: there, the next batch begins when the
+        bucket has the one before.
         """
-        if len(self._spool) < REPLICA_COALESCE_FROM:
+        if not self._joins:
             return [self._spool[0]]
         some: list[tuple[Batch, int]] = []
         size = 0

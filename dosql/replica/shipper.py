@@ -16,6 +16,7 @@ from dosql.log.records import Batch, Drop, ObjectKey, Record
 from dosql.replica.bucket import Bucket
 from dosql.replica.image_file import ImageFile
 from dosql.replica.layout import Layout
+from dosql.replica.pace import Pace
 from dosql.replica.recent_files import RecentFiles
 from dosql.replica.replica import Replica
 from dosql.replica.shipment import Shipment
@@ -55,6 +56,7 @@ class Shipper:
         directory: bool,
         epoch: int,
         clock: Clock,
+        paced: bool,
         catalog: ObjectKey,
         make_image: MakeImage,
         on_fenced: Callable[[ObjectKey], None],
@@ -62,6 +64,7 @@ class Shipper:
         self.bucket = bucket
         self.epoch = epoch
         self.clock = clock
+        self.pace = Pace(clock) if paced else None
         self.on_shipped: Callable[[Shipment, int], None] = lambda shipment, size: None
         self.recent = RecentFiles()
         self._prefix = prefix
@@ -98,6 +101,11 @@ class Shipper:
     def find(self, key: ObjectKey) -> Shipment | None:
         """The shipment, if the object was shipped, or should have been, since the start."""
         return self._shipments.get(key)
+
+    def shipped_txid(self, key: ObjectKey) -> int | None:
+        """The newest batch of the object in the bucket, as far as it is known here."""
+        shipment = self._shipments.get(key)
+        return self._resting.get(key) if shipment is None else shipment.shipped_txid
 
     def rest(self, key: ObjectKey) -> None:
         """The object sleeps."""

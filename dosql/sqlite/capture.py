@@ -87,9 +87,7 @@ def start_capture(
     with db.savepoint():
         tables = [quoted(name) for name in captured_tables(db)]
         has_rows = any(db.internal_query(f"SELECT 1 FROM {name} LIMIT 1") for name in tables)
-        ChangeLog.create(
-            db, start=int(has_rows), incarnation=incarnation, now_ms=clock.now_ms()
-        )
+        ChangeLog.create(db, start=int(has_rows), incarnation=incarnation, now_ms=clock.now_ms())
     capture = Capture(db, clock, retention)
     db.install(capture)
     return capture

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, TypeVar, overload
 
 from dosql.client import operations as ops
+from dosql.client._async.changes import AsyncSlots, follow_changes
 from dosql.client._async.transaction import AsyncTransaction
 from dosql.client._async.transport import AsyncTransport
 from dosql.client.calls import (
@@ -23,7 +24,9 @@ from dosql.client.calls import (
     json_headers,
     statement_call,
 )
+from dosql.client.changes import ChangeEvent
 from dosql.client.operations import Operation, PlainOperation
+from dosql.client.reconnect import Reconnect
 from dosql.client.rows import (
     Row,
     Rows,
@@ -40,6 +43,7 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+_RECONNECT = Reconnect()
 
 
 class AsyncTenant:
@@ -56,6 +60,7 @@ class AsyncTenant:
         self._headers = {"X-Tenant-ID": self.name}
         self.last_bookmark: str | None = None
         """The state of the database that the newest reply reflects."""
+        self.change_slots = AsyncSlots(transport, self._headers)
 
     @overload
     async def query(
@@ -194,6 +199,39 @@ class AsyncTenant:
         when it waits more than 5 s for the next statement, or the client goes away.
         """
         return AsyncTransaction(self._transport, self._headers, self._note_bookmark)
+
+    def changes(
+        self,
+        *,
+        after: int | None = None,
+        tables: Iterable[str] | None = None,
+        operations: Iterable[str] | None = None,
+        slot: str | None = None,
+        follow: bool = True,
+        reconnect: Reconnect | None = _RECONNECT,
+    ) -> AsyncIterator[ChangeEvent]:
+        """The changes of the tenant's rows, each after it is durable, in the order of the commits.
+
+        ``after`` is the ``seq`` of the last one that is known: 0 for all; None for what comes
+        from now on, or, with a ``slot``, for what that has not acknowledged. ``operations`` are
+        of insert, update, delete and schema. It goes on for ever, over as many connections as it
+        takes; with ``follow=False`` it ends when everything there is was given. A `Reset` among
+        them says that some are missing: copy the tables again.
+
+        Raises:
+            NotFoundError: ``tenant_not_found``, ``slot_not_found``.
+            DosqlError: also what a connection was lost for, without ``reconnect``.
+        """
+        return follow_changes(
+            self._transport,
+            self._headers,
+            after=after,
+            tables=tables,
+            operations=operations,
+            slot=slot,
+            follow=follow,
+            reconnect=reconnect,
+        )
 
     async def _send_statement(
         self,

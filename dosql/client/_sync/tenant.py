@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
 from dosql.client import operations as ops
+from dosql.client._sync.changes import Slots, follow_changes
 from dosql.client._sync.transaction import Transaction
 from dosql.client._sync.transport import Transport
 from dosql.client.calls import (
@@ -24,7 +25,9 @@ from dosql.client.calls import (
     json_headers,
     statement_call,
 )
+from dosql.client.changes import ChangeEvent
 from dosql.client.operations import Operation, PlainOperation
+from dosql.client.reconnect import Reconnect
 from dosql.client.rows import (
     Row,
     Rows,
@@ -41,6 +44,7 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+_RECONNECT = Reconnect()
 
 
 class Tenant:
@@ -57,6 +61,7 @@ class Tenant:
         self._headers = {"X-Tenant-ID": self.name}
         self.last_bookmark: str | None = None
         """The state of the database that the newest reply reflects."""
+        self.change_slots = Slots(transport, self._headers)
 
     @overload
     def query(
@@ -195,6 +200,39 @@ class Tenant:
         when it waits more than 5 s for the next statement, or the client goes away.
         """
         return Transaction(self._transport, self._headers, self._note_bookmark)
+
+    def changes(
+        self,
+        *,
+        after: int | None = None,
+        tables: Iterable[str] | None = None,
+        operations: Iterable[str] | None = None,
+        slot: str | None = None,
+        follow: bool = True,
+        reconnect: Reconnect | None = _RECONNECT,
+    ) -> Iterator[ChangeEvent]:
+        """The changes of the tenant's rows, each after it is durable, in the order of the commits.
+
+        ``after`` is the ``seq`` of the last one that is known: 0 for all; None for what comes
+        from now on, or, with a ``slot``, for what that has not acknowledged. ``operations`` are
+        of insert, update, delete and schema. It goes on for ever, over as many connections as it
+        takes; with ``follow=False`` it ends when everything there is was given. A `Reset` among
+        them says that some are missing: copy the tables again.
+
+        Raises:
+            NotFoundError: ``tenant_not_found``, ``slot_not_found``.
+            DosqlError: also what a connection was lost for, without ``reconnect``.
+        """
+        return follow_changes(
+            self._transport,
+            self._headers,
+            after=after,
+            tables=tables,
+            operations=operations,
+            slot=slot,
+            follow=follow,
+            reconnect=reconnect,
+        )
 
     def _send_statement(
         self,

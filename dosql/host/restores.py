@@ -1,0 +1,125 @@
+"""Restores: a past state of a tenant becomes another tenant, or the present of the same one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dosql.bookmarks import Bookmark
+from dosql.clock import Clock, iso_from_ms
+from dosql.errors import ConflictError
+from dosql.host.names import check_tenant_name
+from dosql.host.past_states import prepare_state, replace_state
+from dosql.host.tenants import Tenants
+from dosql.host.time_travel import TimeTravel
+from dosql.log.records import ObjectKey
+from dosql.objects.instance import Instance, InstanceClosed
+from dosql.points import parse_point
+from dosql.sqlite.change_log import Retention
+from dosql.wire import RestoreReply
+
+
+class Restores:
+    """Of the tenants of a host. Only whole, checked states are put anywhere."""
+
+    def __init__(
+        self, tenants: Tenants, travel: TimeTravel, *, clock: Clock, retention: Retention
+    ) -> None:
+        self._tenants = tenants
+        self._travel = travel
+        self._clock = clock
+        self._retention = retention
+
+    async def restore(
+        self, name: str, at: str, to: str | None = None, *, dry_run: bool = False
+    ) -> RestoreReply:
+        """Take the tenant back to a point; or, with ``to``, make a tenant of its past and leave it
+        alone. Durable when it returns.
+
+        In place it is a commit like any other: it is one step of the history, which goes on, so
+        that it can be taken back; whoever waits for the object sees the state before or after it.
+
+        Raises:
+            InvalidRequestError: ``invalid_time``, ``invalid_bookmark``, ``invalid_tenant_name``.
+            NotFoundError: ``tenant_not_found``, ``restore_point_not_found``.
+            ConflictError: ``tenant_exists``: there is a tenant ``to``.
+            MigrationError: the schema of the state cannot be brought up to date.
+        """
+        point = parse_point(at)
+        tenants, travel = self._tenants, self._travel
+        key = tenants.entry(name).key
+        if to is not None:
+            check_tenant_name(to)
+            tenants.check_free(to)
+        await tenants.in_bucket(name)
+        state = await travel.find(key, point)
+        undo: Bookmark | None = None
+        async with travel.copy(key, state.txid) as path:
+            size = path.stat().st_size
+            if dry_run:
+                pass
+            elif to is None:
+                undo = await self._replace(name, key, path)
+            elif size:
+                await tenants.import_file(to, path, new=True)
+            else:
+                await tenants.create(to)
+        return RestoreReply(
+            tenant=name if to is None else to,
+            bookmark=str(Bookmark(state.txid, key.incarnation)),
+            undo_bookmark=None if undo is None else str(undo),
+            at=iso_from_ms(state.timestamp_ms or tenants.entry(name).created_at_ms),
+            size_bytes=size,
+            files=len(state.files),
+            bytes_read=state.bytes,
+            dry_run=dry_run,
+        )
+
+    async def _replace(self, name: str, key: ObjectKey, path: Path) -> Bookmark:
+        tenants = self._tenants
+        tenant = tenants.get(name)
+        if tenant.key != key:
+            raise ConflictError("The tenant was replaced meanwhile.")
+        while True:
+            await tenants.transactions.roll_back(name)
+            instance = await tenants.wake(tenant)
+            await self._travel.shipped(key)
+            await instance.turns.enter()
+            try:
+                instance.check_open()
+                undo = await self._replace_in_turn(instance, path)
+                bookmark = instance.bookmark
+            except InstanceClosed:
+                continue
+            finally:
+                instance.turns.leave()
+            await instance.durable(bookmark.txid)
+            return undo
+
+    async def _replace_in_turn(self, instance: Instance, path: Path) -> Bookmark:
+        key, clock, retention = instance.key, self._clock, self._retention
+        await instance.flush()
+        # What the restore takes away must be in the bucket as a state of its own.
+        await self._travel.shipped(key, instance.logged_txid)
+        undo = instance.bookmark
+        captured = instance.db.capture is not None
+        migrations = self._tenants.settings.migrations
+
+        def prepare() -> None:
+            prepare_state(
+                path,
+                key,
+                clock=clock,
+                retention=retention,
+                captured=captured,
+                migrations=migrations,
+            )
+
+        await self._tenants.awake.on_file_thread(prepare)
+        try:
+            await instance.run_on_thread(
+                lambda db: replace_state(db, path, key, clock=clock, retention=retention),
+                instance.statement_s,
+            )
+        finally:
+            instance.after_work()
+        return undo

@@ -68,7 +68,7 @@ test-nightly: $(STAMP) ## The tests that take minutes
 
 lock: $(STAMP) ## Resolve the dependencies again and write requirements/*.txt
 	$(LOCK) $(ARGS) --extra dev pyproject.toml -o requirements/dev.txt
-	$(LOCK) $(ARGS) --extra server -c requirements/dev.txt pyproject.toml -o requirements/server.txt
+	$(LOCK) $(ARGS) --extra server --extra s3 -c requirements/dev.txt pyproject.toml -o requirements/server.txt
 	$(LOCK) $(ARGS) --group build -c requirements/dev.txt -o requirements/build.txt
 
 clean: ## Remove .venv, caches and build output (never ./data)

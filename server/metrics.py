@@ -24,6 +24,10 @@ _COUNTERS = {
     "batches": "Commit batches written to the log.",
     "files_shipped": "Files that the bucket took.",
     "bytes_shipped": "Bytes of these files.",
+    "compactions": "Merged files written to the bucket.",
+    "snapshots": "Snapshots written to the bucket.",
+    "files_deleted": "Files of the bucket removed by retention.",
+    "compaction_failures": "Objects whose files could not be merged.",
 }
 _GAUGES = {
     "awake_objects": "Objects awake now.",

@@ -26,6 +26,7 @@ from dosql.host.host import Host, HostSettings
 from dosql.limits import SWITCH_INTERVAL_S
 from dosql.replica.bucket_url import open_bucket
 from dosql.replica.probe import probe
+from dosql.replica.retention import RetentionSettings
 from dosql.sqlite.change_log import Retention
 from dosql.sqlite.database import DatabaseLimits
 from dosql.sqlite.migrations import load_migrations
@@ -180,7 +181,15 @@ def _cold_tier(settings: Settings, randomness: Randomness) -> ColdTierSettings |
     directory = url.startswith("file:")
     if not directory:  # what a directory can do is known
         probe(bucket, randomness)
-    return ColdTierSettings(bucket, directory=directory, durability=settings.durability)
+    return ColdTierSettings(
+        bucket,
+        directory=directory,
+        durability=settings.durability,
+        retention=RetentionSettings(
+            history_ms=round(settings.retention_days * 24 * 3600 * 1000),
+            commits_ms=round(settings.l0_retention_hours * 3600 * 1000),
+        ),
+    )
 
 
 def _host_settings(settings: Settings, cold: ColdTierSettings | None) -> HostSettings:

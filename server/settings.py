@@ -16,10 +16,13 @@ from dosql import limits
 from dosql.errors import DosqlError, InvalidRequestError
 
 PREFIX = "DOSQL_"
+_BUCKETS = ("file:///", "s3://", "memory:", "none")
 _CLIENT_VARIABLES = {"DOSQL_URL", "DOSQL_TOKEN", "DOSQL_UPDATE_DOCS"}
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Days = Annotated[float, msgspec.Meta(ge=1)]
+Hours = Annotated[float, msgspec.Meta(ge=limits.L0_RETENTION_S_MIN / 3600)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,6 +86,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     the folder ``bucket`` in the data directory."""
     s3_endpoint: str | None = None
     """``http(s)://host:port`` of a store other than AWS."""
+    retention_days: Days = limits.RETENTION_DAYS
+    """How far back every object can be restored."""
+    l0_retention_hours: Hours = limits.L0_RETENTION_HOURS
+    """How far back to each single commit."""
     app: str | None = None
     """``module:app``: durable object classes of your own."""
     reload: bool = False
@@ -133,6 +140,8 @@ def _path(kind: type, value: object) -> object:
 
 def _check(settings: Settings) -> None:
     """What one setting cannot tell by itself."""
+    if settings.bucket is not None and not settings.bucket.startswith(_BUCKETS):
+        raise _invalid("bucket must be file:///path, s3://bucket/prefix or none")
     if settings.s3_endpoint is not None and not (settings.bucket or "").startswith("s3://"):
         raise _invalid("s3_endpoint needs a bucket that is s3://...")
     if settings.reload and settings.app is None:

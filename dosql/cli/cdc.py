@@ -33,7 +33,7 @@ def tail(
     ] = None,
     operations: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Only these of insert, update, delete, schema."),
+        typer.Option(metavar="A,B", help="Of insert, update, delete, schema."),
     ] = None,
     slot: Annotated[
         str | None, typer.Option(help="Begin behind what this slot acknowledged.")

@@ -144,7 +144,10 @@ class Catalog(CatalogTables):
         where = "WHERE namespace = ? AND name = ?"
         names = (self._namespace, name)
         self._write_nowait(
-            [(f"DELETE FROM objects {where}", names), (f"DELETE FROM tokens {where}", names)]
+            [
+                (f"DELETE FROM {table} {where}", names)
+                for table in ("objects", "tokens", "branches", "protected")
+            ]
         )
 
     def delete_id_nowait(self, id: bytes) -> None:

@@ -54,11 +54,31 @@ DROP TABLE objects;
 ALTER TABLE objects_by_id RENAME TO objects;
 CREATE INDEX objects_by_alarm ON objects(alarm_at_ms) WHERE alarm_at_ms IS NOT NULL;
 """
+_BRANCHES = """
+CREATE TABLE branches(
+  namespace TEXT NOT NULL,
+  name TEXT NOT NULL,
+  incarnation INTEGER NOT NULL,
+  parent TEXT NOT NULL,
+  parent_id BLOB NOT NULL,
+  parent_incarnation INTEGER NOT NULL,
+  parent_txid INTEGER NOT NULL,
+  created_at_ms INTEGER NOT NULL,
+  PRIMARY KEY (namespace, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX branches_by_parent ON branches(namespace, parent_id, parent_incarnation);
+CREATE TABLE protected(
+  namespace TEXT NOT NULL,
+  name TEXT NOT NULL,
+  PRIMARY KEY (namespace, name)
+) STRICT, WITHOUT ROWID;
+"""
 CATALOG_MIGRATIONS = (
     Migration(1, "001_catalog", _SCHEMA, hashlib.sha256(_SCHEMA.encode()).hexdigest()),
     Migration(
         2, "002_objects_by_id", _OBJECTS_BY_ID, hashlib.sha256(_OBJECTS_BY_ID.encode()).hexdigest()
     ),
+    Migration(3, "003_branches", _BRANCHES, hashlib.sha256(_BRANCHES.encode()).hexdigest()),
 )
 
 

@@ -12,24 +12,28 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dosql.clock import Clock
+from dosql.clock import Clock, Timers
 from dosql.errors import DosqlError, UnavailableError
 from dosql.host.behind import Behind
+from dosql.host.compaction import Compaction
 from dosql.host.object_files import Copy
 from dosql.limits import REPLICA_DRAIN_S, REPLICA_SPOOL_BYTES_MAX
 from dosql.log.disk import Disk
 from dosql.log.node_log import NodeLog
 from dosql.log.position import position_path, write_position
-from dosql.log.records import Batch, Found, ObjectKey, Record
+from dosql.log.records import Batch, Drop, Found, ObjectKey, Record
 from dosql.log.redo import damaged_path, remove_wal
 from dosql.replica.bucket import Bucket
-from dosql.replica.history import check_database
+from dosql.replica.history import check_database, write_state
 from dosql.replica.image_file import ImageFile, make_image
+from dosql.replica.layout import Layout
+from dosql.replica.link import Link, read_link, write_link
 from dosql.replica.replica import Fenced, Head, Replica
+from dosql.replica.retention import RetentionSettings
 from dosql.replica.shipment import Shipment
 from dosql.replica.shipper import ReplicationStatistics, Shipper
 
@@ -50,6 +54,8 @@ class ColdTierSettings:
     durability: Durability = "local"
     url_options: str = ""
     """What Litestream needs behind the URL of a replica, from the ``?`` on."""
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
+    """For how long states can be restored."""
 
 
 class ColdTier:
@@ -66,6 +72,7 @@ class ColdTier:
         log: NodeLog,
         disk: Disk,
         clock: Clock,
+        timers: Timers,
         file_threads: Executor,
     ) -> None:
         self.settings = settings
@@ -100,6 +107,13 @@ class ColdTier:
             on_fenced=self._fenced,
         )
         self.shipper.on_shipped = self._shipped
+        self.compaction = Compaction(
+            self.shipper,
+            scratch=scratch,
+            clock=clock,
+            timers=timers,
+            retention=settings.retention,
+        )
 
     # --- opening: blocking --------------------------------------------------------------------
 
@@ -134,6 +148,9 @@ class ColdTier:
         replica = self.shipper.replica(key)
         head = replica.head(near=max(txid - 1, 0))
         if head is None:
+            origin = None if usable else read_link(replica)
+            if origin is not None:
+                return self._begin_branch(key, path, origin)
             self._brought[key] = 0
             self._verified.add(key)
             return None
@@ -176,6 +193,27 @@ class ColdTier:
         self._brought[key] = txid
         return txid
 
+    def link(self, key: ObjectKey, parent: ObjectKey, txid: int) -> None:
+        """Blocking: the object, which nobody has written yet, begins as ``parent`` was after this
+        batch."""
+        path = self.shipper.replica(parent).layout.prefix
+        write_link(self.shipper.replica(key), Link(path, txid))
+
+    def _begin_branch(self, key: ObjectKey, path: Path, link: Link) -> int:
+        """Build what a branch begins as out of its parent's files."""
+        parent = Replica(self.settings.bucket, Layout(link.path, self.settings.directory))
+        temporary = self._scratch / f"branch-{key.filename}"
+        try:
+            write_state(parent, link.txid, temporary)
+            check_database(temporary)
+            self._place(key, temporary, path, 1)
+        finally:
+            temporary.unlink(missing_ok=True)
+        if self.settings.durability == "bucket":
+            self._brought[key] = 0
+        self._verified.add(key)
+        return 1
+
     def _place(self, key: ObjectKey, source: Path, path: Path, txid: int) -> None:
         """Put the file where the object's is. A crash on the way leaves an object without a
         position, which is restored again."""
@@ -215,7 +253,7 @@ class ColdTier:
         if known is not None:
             return known
         if txid and key not in self._behind and self.shipper.find(key) is None:
-            return 0 if await self.is_linked(key) else txid
+            return txid
         replica = self.shipper.replica(key)
         head = await self.shipper.on_thread(lambda: replica.head(near=max(txid - 1, 0)))
         return 0 if head is None else head.txid
@@ -247,14 +285,21 @@ class ColdTier:
 
     def appended(self, records: Iterable[Record]) -> None:
         """The commit log has these."""
-        self.shipper.appended(records)
+        everything = list(records)
+        for record in everything:
+            if isinstance(record, Drop):
+                self.compaction.dropped(record.key)
+        self.shipper.appended(everything)
 
     def _shipped(self, shipment: Shipment, size: int) -> None:
+        if shipment.last is not None:
+            self.compaction.shipped(shipment.key, shipment.last)
         if not shipment.is_behind and shipment.key in self._behind:
             self._file_threads.submit(self._behind.remove, shipment.key)
 
     def _fenced(self, key: ObjectKey) -> None:
         _log.error("object %s was taken over by another server", key.id.hex())
+        self.compaction.forget(key)
         self._voided.add(key)
         self._verified.discard(key)
         if key == self._catalog:
@@ -325,6 +370,7 @@ class ColdTier:
 
     async def close(self) -> None:
         """Stop; what is behind is noted."""
+        await self.compaction.close()
         await self.shipper.close()
 
 

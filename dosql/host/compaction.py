@@ -12,7 +12,7 @@ import heapq
 import itertools
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,8 @@ from dosql.replica.retention import Needed, RetentionSettings, sweep
 
 T = TypeVar("T")
 _log = logging.getLogger("dosql.host")
+_AGAIN_MS = 1_000
+"""When to look again whether work on an object that is due once more has ended."""
 _PAUSE_MS = round(COMPACTION_PAUSE_S * 1000)
 
 
@@ -222,7 +224,9 @@ class Compaction:
         if now_ms >= self._paused_until_ms:
             while self._schedule and self._schedule[0][0] <= now_ms:
                 key = heapq.heappop(self._schedule)[2]
-                if key not in self._queued and self._is_due(key, now_ms):
+                if key in self._runs:
+                    self._plan(now_ms + _AGAIN_MS, key)
+                elif key not in self._queued and self._is_due(key, now_ms):
                     self._queued.add(key)
                     self._ready.append(key)
             self._start()
@@ -235,13 +239,14 @@ class Compaction:
         )
 
     def _start(self) -> None:
-        while self._ready and len(self._tasks) < COMPACTIONS_MAX and not self._closing:
+        for _ in range(min(len(self._ready), COMPACTIONS_MAX - len(self._tasks))):
             task = asyncio.get_running_loop().create_task(self._work())
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            break_even = len(self._tasks) >= len(self._ready)
-            if break_even:
-                break
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._start()
 
     async def _work(self) -> None:
         """Take what is ready, one object after the other."""
@@ -254,7 +259,7 @@ class Compaction:
             finally:
                 del self._runs[key]
             if run.dropped:
-                await self._quietly(lambda: self._ground.replica(key).remove())
+                await self._quietly(self._ground.replica(key).remove)
 
     # --- what ---------------------------------------------------------------------------------
 
@@ -282,6 +287,7 @@ class Compaction:
             self._debts.pop(key, None)
 
     async def _compact(self, key: ObjectKey, entry: _Object, run: _Run, now_ms: int) -> None:
+        entry.due_ms = 0
         for file in entry.arrived:
             entry.chain.add(file)
         entry.arrived.clear()
@@ -369,10 +375,12 @@ class Compaction:
     def _later(self, key: ObjectKey, now_ms: int) -> None:
         """Try again after a pause, and leave the bucket alone until then."""
         self._paused_until_ms = now_ms + _PAUSE_MS
-        for each in (self._objects.get(key), self._debts.get(key)):
-            if each is not None and 0 < each.due_ms <= now_ms:
-                each.due_ms = self._paused_until_ms
-                self._plan(each.due_ms, key)
+        entry, debt = self._objects.get(key), self._debts.get(key)
+        if entry is not None:
+            entry.due_ms = self._paused_until_ms
+        if debt is not None and 0 < debt.due_ms <= now_ms:
+            debt.due_ms = self._paused_until_ms
+        self._plan(self._paused_until_ms, key)
 
     async def _quietly(self, work: Callable[[], None]) -> None:
         try:
@@ -384,6 +392,3 @@ class Compaction:
         """Bound the memory."""
         while len(self._objects) > COMPACTION_OBJECTS_MAX:
             del self._objects[next(iter(self._objects))]
-
-
-OnThread = Callable[[Callable[[], T]], Awaitable[T]]

@@ -16,9 +16,11 @@ from dosql.clock import Clock, LoopTimers, Randomness, SystemClock, SystemRandom
 from dosql.errors import DosqlError, UnavailableError
 from dosql.host.awake import AwakeObjects
 from dosql.host.behind import Behind
+from dosql.host.branch_catalog import BranchCatalog
 from dosql.host.catalog import CATALOG_KEY, CATALOG_MIGRATIONS, Catalog
 from dosql.host.changes import Changes, ChangeSettings
 from dosql.host.cold_tier import ColdTier, ColdTierSettings, Seeds
+from dosql.host.compaction import CompactionStatistics
 from dosql.host.data_directory import DataDirectory
 from dosql.host.maintenance import Maintenance
 from dosql.host.object_files import ObjectFiles
@@ -46,6 +48,7 @@ _log = logging.getLogger("dosql.host")
 _WORKERS = 4
 """Threads for slow statements, and as many for files; SQLite releases the interpreter lock."""
 _DESCRIPTORS_PER_OBJECT = 3
+_NO_MERGES = CompactionStatistics()
 _NO_COPIES = ReplicationStatistics(0, 0, 0.0, 0, 0)
 
 
@@ -90,6 +93,12 @@ class HostStatistics:
     """For how long the bucket has not answered; 0: it does."""
     files_shipped: int = 0
     bytes_shipped: int = 0
+    compactions: int = 0
+    """Merged files written to the bucket, but for snapshots."""
+    snapshots: int = 0
+    files_deleted: int = 0
+    """By retention."""
+    compaction_failures: int = 0
 
 
 class Host:
@@ -147,6 +156,7 @@ class Host:
                 log=log,
                 disk=disk,
                 clock=clock,
+                timers=timers or LoopTimers(),
                 file_threads=self._file_threads,
             )
             self._awake.replicate(self.cold)
@@ -156,7 +166,8 @@ class Host:
             log_bytes_max=settings.log_bytes_max,
             idle_s=settings.idle_seconds,
         )
-        catalog = Catalog(NAMESPACE, self._catalog_instance)
+        catalog = BranchCatalog(NAMESPACE, self._catalog_instance)
+        self._catalog = catalog
         self._catalog_wake: asyncio.Task[Instance] | None = None
         self._closing = False
         self.tokens = Tokens(catalog, clock, randomness)
@@ -175,6 +186,7 @@ class Host:
             on_removed=self.tokens.forget,
         )
         self.tenants.cold = self.cold
+        self.tenants.check_removal = catalog.check_removal
         self._past: Past | None = None
         if self.cold is not None:
             self.tenants.past = lambda: self.past
@@ -296,7 +308,7 @@ class Host:
                 self.tenants,
                 self.cold,
                 self._awake,
-                self._catalog_instance,
+                self._catalog,
                 scratch=self._directory.scratch,
                 clock=self._clock,
                 workers=self._workers,
@@ -329,6 +341,7 @@ class Host:
         """For metrics and tests."""
         counts = self._awake.statistics
         copies = self.cold.statistics() if self.cold is not None else _NO_COPIES
+        merges = self.cold.compaction.statistics if self.cold is not None else _NO_MERGES
         return HostStatistics(
             awake_objects=len(self._awake) - 1,
             wakes=counts.wakes,
@@ -344,6 +357,10 @@ class Host:
             bucket_stalled_seconds=copies.stalled_s,
             files_shipped=copies.files,
             bytes_shipped=copies.bytes,
+            compactions=merges.compactions,
+            snapshots=merges.snapshots,
+            files_deleted=merges.files_deleted,
+            compaction_failures=merges.failures,
         )
 
     async def close(self) -> None:

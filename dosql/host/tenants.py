@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -81,11 +81,13 @@ class Tenants:
         """What is kept of the past; raises if nothing is."""
         self.on_gone: Callable[[ObjectKey], None] = lambda _: None
         """Called when the life of a tenant has ended."""
+        self.in_bucket: Callable[[str], Awaitable[None]] = _nothing
+        """Returns when the bucket has files of the tenant's own."""
         self.check_removal: Callable[[Entry], None] = lambda _: None
         """Raises what keeps a tenant from being deleted or replaced."""
         self._handles: dict[str, Tenant] = {}
         self.transactions = OpenTransactions()
-        self._changes = asyncio.Lock()
+        self.changes = asyncio.Lock()
         """Creations by import, replacements and deletions, one at a time."""
         self._closing = False
 
@@ -152,12 +154,13 @@ class Tenants:
         if self._catalog.find(name) is not None:
             raise ConflictError("There is a tenant of this name.", code="tenant_exists")
 
-    def new_entry(self, name: str) -> Entry:
-        """A life for a tenant of this name, which the catalog does not know yet."""
+    def new_entry(self, name: str, *, expect_new: bool = True) -> Entry:
+        """A life for a tenant of this name, which the catalog does not know yet. ``expect_new``: nor does the bucket."""
         now = self.clock.now_ms()
         incarnation = int.from_bytes(self.randomness.token_bytes(8), "little") >> 1
         key = ObjectKey(_IDS.from_name(name).raw, incarnation)
-        self.awake.expect_new(key)
+        if expect_new:
+            self.awake.expect_new(key)
         return Entry(name, key, now, now)
 
     def list(self, prefix: str, limit: int, cursor: str | None) -> TenantPage:
@@ -182,12 +185,6 @@ class Tenants:
         info.replica_url = cold.replica_url(key)
         info.txid = max(info.txid, info.replicated_txid)
         return info
-
-    async def in_bucket(self, name: str) -> None:
-        """Return when the bucket has something of the tenant, if there is anything."""
-        if self.cold is not None and await self.cold.is_linked(self.entry(name).key):
-            instance = await self.wake(self.get(name))
-            await self.cold.unlink(instance.key, instance.logged_txid)
 
     def entry(self, name: str) -> Entry:
         """Raises NotFoundError (``tenant_not_found``)."""
@@ -216,7 +213,7 @@ class Tenants:
         Raises:
             NotFoundError: ``tenant_not_found``.
         """
-        async with self._changes:
+        async with self.changes:
             entry = self.entry(name)
             self.check_removal(entry)
             await self.transactions.roll_back(name)
@@ -290,7 +287,7 @@ class Tenants:
         entry = self.new_entry(name)
         target = database_path(self._directory.objects, entry.key)
 
-        async with self._changes:
+        async with self.changes:
             if new:
                 self.check_free(name)
             old = self._catalog.find(name)
@@ -321,6 +318,10 @@ class Tenants:
         """Refuse new calls and roll back what is open."""
         self._closing = True
         await self.transactions.roll_back()
+
+
+async def _nothing(name: str) -> None:
+    pass
 
 
 def _no_past() -> Past:

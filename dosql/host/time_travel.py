@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,8 +72,8 @@ class TimeTravel:
             await self.shipped(key)
         replica = self._cold.shipper.replica(key)
         if isinstance(point, Bookmark):
-            return await self._on_thread(lambda: state_of(replica, point.txid))
-        return await self._on_thread(lambda: state_at(replica, point))
+            return await self.on_thread(lambda: state_of(replica, point.txid))
+        return await self.on_thread(lambda: state_at(replica, point))
 
     def _check(self, key: ObjectKey, bookmark: Bookmark) -> None:
         if bookmark.incarnation != key.incarnation:
@@ -145,7 +145,7 @@ class TimeTravel:
                     file.seek(_FORMAT_VERSIONS_AT)
                     file.write(b"\x01\x01")
 
-        await self._on_thread(make)
+        await self.on_thread(make)
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -162,13 +162,22 @@ class TimeTravel:
                 check_database(path)
 
         try:
-            await self._on_thread(write)
+            await self.on_thread(write)
             yield path
         finally:
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
 
-    async def _on_thread(self, work: Callable[[], T]) -> T:
+    @asynccontextmanager
+    async def copies(
+        self, *states: tuple[ObjectKey, int]
+    ) -> AsyncIterator[tuple[Path, ...]]:
+        """`copy` of several at once."""
+        async with AsyncExitStack() as stack:
+            yield tuple([await stack.enter_async_context(self.copy(*each)) for each in states])
+
+    async def on_thread(self, work: Callable[[], T]) -> T:
+        """Run work that talks to the bucket and writes files; never abandoned half-way."""
         future = asyncio.ensure_future(self._cold.shipper.on_thread(work))
         try:
             return await asyncio.shield(future)

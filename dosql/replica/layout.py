@@ -22,6 +22,12 @@ class Layout:
     directory: bool = False
     """Whether the bucket is a directory of the file system."""
 
+    @property
+    def link_key(self) -> str:
+        """What says that the object began as another; beside the files, where Litestream does not
+        look."""
+        return f"{self.prefix}/link.json"
+
     def level_prefix(self, level: int) -> str:
         """What the keys of one level start with."""
         if self.directory:

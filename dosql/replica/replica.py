@@ -120,6 +120,7 @@ class Replica:
         for level in LEVELS:
             found = self.bucket.list(self.layout.level_prefix(level))
             self.bucket.delete([each.key for each in found])
+        self.bucket.delete([self.layout.link_key])
 
     def _stored(self, key: str) -> bytes | None:
         try:

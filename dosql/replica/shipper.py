@@ -202,6 +202,10 @@ class Shipper:
             bytes=self._bytes,
         )
 
+    def is_stalled(self) -> bool:
+        """Whether the bucket does not answer just now."""
+        return any(each.stalled_since is not None for each in self._shipments.values())
+
     def refusal(self) -> DosqlError | None:
         """Why writes that wait for the bucket are refused now."""
         for each in self._shipments.values():

@@ -222,7 +222,7 @@ class Capture:
         changed = self._schema.items() ^ before.items()
         if not changed:
             return
-        now = self._tables or {}
+        now = captured_tables(self._db)
         filled = [each for name, each in now.items() if name not in tables and self._has_rows(each)]
         if not tables.keys() <= now.keys():
             filled = []  # one got another name
@@ -368,7 +368,9 @@ class Capture:
         return list(rows[0]) if rows else None
 
 
-def _by_subject(before: _Schema) -> Callable[[tuple[tuple[str, str], object]], object]:
+def _by_subject(
+    before: _Schema,
+) -> Callable[[tuple[tuple[str, str], object]], tuple[bool, bool, str]]:
     """Order of what a statement changed: tables first, and the names they had; a virtual table
     comes before its shadows."""
     return lambda each: (each[0][0] != "table", each[0] not in before, each[0][1])

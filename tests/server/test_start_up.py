@@ -117,8 +117,10 @@ BAD_SETTINGS: list[tuple[dict[str, object], str]] = [
     ({"log_level": "loud"}, "log_level"),
     ({"inline_ms": 9_000}, "inline_ms"),
     ({"cors_origins": "*"}, "cors_origins"),
-    ({"durability": "bucket"}, "durability"),
-    ({"bucket": "s3://x/y"}, "bucket"),
+    ({"durability": "disk"}, "durability"),
+    ({"durability": "bucket", "bucket": "none"}, "durability"),
+    ({"bucket": "ftp://x/y"}, "bucket"),
+    ({"s3_endpoint": "http://127.0.0.1:9000"}, "s3_endpoint"),
     ({"reload": True}, "reload"),
     ({"no_such": 1}, "no_such"),
 ]

@@ -1,0 +1,60 @@
+"""A second database that is fed with captured changes, by a plain SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from dosql.sqlite.change_log import Change, Op
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+class Replica:
+    """Begins empty; triggers and foreign keys do not act, for what they did is in the changes."""
+
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        self.connection.text_factory = bytes
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            if change.op is Op.SCHEMA:
+                if "trigger" not in (change.text or "").lower():
+                    self.connection.execute(change.text or "")
+            elif change.op is Op.RESET:
+                raise AssertionError(f"a reset: {change.text}")
+            else:
+                self._apply_row(change)
+
+    def _apply_row(self, change: Change) -> None:
+        assert change.pk is not None
+        table = quoted(change.table)
+        where = " AND ".join(f"{quoted(name)} IS ?" for name in change.pk)
+        key = list(change.pk.values())
+        if change.op is Op.DELETE:
+            done = self._run(f"DELETE FROM {table} WHERE {where}", key)
+            assert done == 1, change
+            return
+        assert change.new is not None
+        names, values = list(change.columns), list(change.new)
+        if change.op is Op.UPDATE:
+            sets = ", ".join(f"{quoted(name)} = ?" for name in names)
+            assert self._run(f"UPDATE {table} SET {sets} WHERE {where}", values + key) == 1, change
+            return
+        if "rowid" in change.pk:
+            names, values = ["rowid", *names], [*key, *values]
+        marks = ", ".join("?" * len(names))
+        listed = ", ".join(map(quoted, names))
+        self._run(f"INSERT INTO {table} ({listed}) VALUES ({marks})", values)
+
+    def _run(self, sql: str, values: list[Any]) -> int:
+        return self.connection.execute(sql, values).rowcount
+
+    def rows(self, table: str) -> list[Any]:
+        return sorted(
+            self.connection.execute(f"SELECT * FROM {quoted(table)}").fetchall(), key=repr
+        )

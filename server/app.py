@@ -17,11 +17,14 @@ from server.guards import json, make_guards, writer
 from server.openapi import build_document
 from server.replies import answer_error
 from server.routes.admin import JSON_ROUTES
+from server.routes.branches import BRANCH_ROUTES
 from server.routes.files import FILE_ROUTES
 from server.routes.health import health, live, ready
 from server.routes.metrics import metrics
 from server.routes.objects import OBJECT_ROUTES
+from server.routes.restore import RESTORE_ROUTES
 from server.routes.schema import schema_router
+from server.routes.snapshots import SNAPSHOT_ROUTES
 from server.routes.transactions import TRANSACTION_ROUTES
 
 VERSION = "0.1.0"
@@ -50,7 +53,15 @@ def create_app(
         Router("/", route_handlers=[metrics], guards=[guards.admin]),
         Router("/admin", route_handlers=FILE_ROUTES, guards=[guards.admin]),
         Router(
-            "/admin", route_handlers=[*JSON_ROUTES, *OBJECT_ROUTES], guards=[json, guards.admin]
+            "/admin",
+            route_handlers=[
+                *JSON_ROUTES,
+                *OBJECT_ROUTES,
+                *RESTORE_ROUTES,
+                *SNAPSHOT_ROUTES,
+                *BRANCH_ROUTES,
+            ],
+            guards=[json, guards.admin],
         ),
         Router("/", route_handlers=TRANSACTION_ROUTES, guards=[json, guards.tenant, writer]),
     ]

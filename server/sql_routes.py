@@ -37,6 +37,7 @@ class SqlRoute:
     def __init__(self, kind: Kind, gate: Gate[Tenant]) -> None:
         self.kind: Kind = kind
         self._gate = gate
+        self._may_travel = kind in ("query", "queryOne")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Errors are raised, for the edge to answer."""
@@ -48,7 +49,7 @@ class SqlRoute:
         gate = self._gate
         context.principal = principal = gate.authenticate(headers)
         context.tenant = tenant = await gate.tenant(principal, headers, context.path_tenant)
-        form = reply_format(scope["query_string"])
+        form = reply_format(scope["query_string"], self._may_travel)
         body = await read_body(receive)
         key = headers.get(b"idempotency-key")
         once = None if key is None else idempotency(key, self.kind, scope["query_string"], body)
@@ -67,6 +68,10 @@ class SqlRoute:
         *,
         read_only: bool,
     ) -> Done:
+        if form.at is not None and self.kind in ("query", "queryOne"):
+            return await tenant.call_at(
+                form.at, statement_work(self.kind, body, form, read_only=True)
+            )
         if self.kind == "transaction":
             work = transaction_work(body, form, read_only=read_only)
             return await tenant.call(work, idempotency=once)

@@ -52,14 +52,16 @@ class ReplyFormat:
     """``?rows=array``: columns and rows apart, which keeps columns of the same name."""
     int_as_text: bool = False
     """``?int=string``: integers beyond ±2**53 as text."""
+    at: str | None = None
+    """``?at=``: the state to be read, RFC 3339 or a bookmark; None: the present."""
 
 
 PLAIN = ReplyFormat()
 
 
 @lru_cache(64)
-def reply_format(query_string: bytes) -> ReplyFormat:
-    """From the URL's query.
+def reply_format(query_string: bytes, may_travel: bool = False) -> ReplyFormat:
+    """From the URL's query. ``may_travel``: ``at`` is possible.
 
     Raises:
         InvalidRequestError: a parameter that does not exist; ignoring it could answer something
@@ -68,17 +70,22 @@ def reply_format(query_string: bytes) -> ReplyFormat:
     if not query_string:
         return PLAIN
     arrays = int_as_text = False
+    at: str | None = None
     for name, value in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
         match name, value:
             case "rows", "array" | "object":
                 arrays = value == "array"
             case "int", "string" | "number":
                 int_as_text = value == "string"
+            case "at", _ if may_travel:
+                at = value
+            case "at", _:
+                raise InvalidRequestError("Only /query and /queryOne can read the past.")
             case _:
                 raise InvalidRequestError(
-                    "Unknown query parameter; there are rows=array and int=string."
+                    "Unknown query parameter; there are rows=array, int=string and at=."
                 )
-    return ReplyFormat(arrays, int_as_text)
+    return ReplyFormat(arrays, int_as_text, at)
 
 
 def idempotency(

@@ -22,6 +22,7 @@ FLOORS = {
     "dosql.clock": 0,
     "dosql.wire": 0,
     "dosql.pages": 0,
+    "dosql.points": 0,
     "dosql.fetch": 0,
     "dosql.headers": 0,
     "dosql.rpc": 0,

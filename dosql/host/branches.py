@@ -7,7 +7,6 @@ files of its own.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Literal
 
 from dosql.bookmarks import Bookmark
@@ -17,12 +16,13 @@ from dosql.host.branch_catalog import BranchCatalog, BranchRow
 from dosql.host.branch_diff import Comparison, compare
 from dosql.host.branch_merge import MergeOutcome, Merger
 from dosql.host.cold_tier import ColdTier
+from dosql.host.forward_step import forward_step
 from dosql.host.names import check_tenant_name
 from dosql.host.tenants import Tenants
 from dosql.host.time_travel import TimeTravel
 from dosql.log.records import ObjectKey
+from dosql.objects.instance import Instance
 from dosql.points import Point, parse_point
-from dosql.sqlite.database import Database
 from dosql.wire import BranchDiff, BranchInfo, ConflictPolicy, MergeReply
 
 ROWS_MAX = 1_000
@@ -194,30 +194,23 @@ class Branches:
         async with self._travel.copies(base, right) as (base_path, branch_path):
             merger = Merger(conflicts, dry_run=dry_run)
             await self._tenants.awake.on_file_thread(lambda: merger.read(base_path, branch_path))
-            tenant = self._tenants.get(parent)
-            before = [Bookmark(0, 0)]
 
-            def work(db: Database) -> MergeOutcome:
-                return merger.apply(db)
+            async def work(instance: Instance) -> MergeOutcome:
+                await instance.number_commits()
+                return await instance.run_on_thread(merger.apply, instance.statement_s)
 
-            before[0] = (await tenant.perform(_nothing))[1]
-            outcome, bookmark = await tenant.perform(work)
+            done = await forward_step(self._tenants, self._travel, parent, row.parent_key, work)
+        outcome = done.value
         return MergeReply(
             merged=outcome.merged,
-            bookmark=str(bookmark),
-            undo_bookmark=str(Bookmark(bookmark.txid - 1, bookmark.incarnation))
-            if outcome.wrote
-            else None,
+            bookmark=str(done.after),
+            undo_bookmark=str(done.before) if outcome.wrote else None,
             added=outcome.added,
             removed=outcome.removed,
             changed=outcome.changed,
             conflicts=outcome.conflicts,
             conflict_count=outcome.conflict_count,
         )
-
-
-def _nothing(db: Database) -> None:
-    """To learn the newest bookmark."""
 
 
 def _info(row: BranchRow) -> BranchInfo:
@@ -228,6 +221,3 @@ def _info(row: BranchRow) -> BranchInfo:
         created_at=iso_from_ms(row.created_at_ms),
         protected=row.protected,
     )
-
-
-_ = asyncio

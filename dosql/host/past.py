@@ -50,5 +50,3 @@ class Past:
         self.snapshots = Snapshots(tenants, self.travel, cold, scratch=scratch)
         self.branches = Branches(tenants, self.travel, cold, catalog, clock=clock)
         tenants.in_bucket = self.branches.in_bucket
-
-

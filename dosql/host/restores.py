@@ -6,13 +6,13 @@ from pathlib import Path
 
 from dosql.bookmarks import Bookmark
 from dosql.clock import Clock, iso_from_ms
-from dosql.errors import ConflictError
+from dosql.host.forward_step import forward_step
 from dosql.host.names import check_tenant_name
 from dosql.host.past_states import prepare_state, replace_state
 from dosql.host.tenants import Tenants
 from dosql.host.time_travel import TimeTravel
 from dosql.log.records import ObjectKey
-from dosql.objects.instance import Instance, InstanceClosed
+from dosql.objects.instance import Instance
 from dosql.points import parse_point
 from dosql.sqlite.change_log import Retention
 from dosql.wire import RestoreReply
@@ -75,32 +75,14 @@ class Restores:
         )
 
     async def _replace(self, name: str, key: ObjectKey, path: Path) -> Bookmark:
-        tenants = self._tenants
-        tenant = tenants.get(name)
-        if tenant.key != key:
-            raise ConflictError("The tenant was replaced meanwhile.")
-        while True:
-            await tenants.transactions.roll_back(name)
-            instance = await tenants.wake(tenant)
-            await self._travel.shipped(key)
-            await instance.turns.enter()
-            try:
-                instance.check_open()
-                undo = await self._replace_in_turn(instance, path)
-                bookmark = instance.bookmark
-            except InstanceClosed:
-                continue
-            finally:
-                instance.turns.leave()
-            await instance.durable(bookmark.txid)
-            return undo
+        async def work(instance: Instance) -> None:
+            await self._replace_in_turn(instance, path)
 
-    async def _replace_in_turn(self, instance: Instance, path: Path) -> Bookmark:
+        done = await forward_step(self._tenants, self._travel, name, key, work)
+        return done.before
+
+    async def _replace_in_turn(self, instance: Instance, path: Path) -> None:
         key, clock, retention = instance.key, self._clock, self._retention
-        await instance.flush()
-        # What the restore takes away must be in the bucket as a state of its own.
-        await self._travel.shipped(key, instance.logged_txid)
-        undo = instance.bookmark
         captured = instance.db.capture is not None
         migrations = self._tenants.settings.migrations
 
@@ -115,11 +97,7 @@ class Restores:
             )
 
         await self._tenants.awake.on_file_thread(prepare)
-        try:
-            await instance.run_on_thread(
-                lambda db: replace_state(db, path, key, clock=clock, retention=retention),
-                instance.statement_s,
-            )
-        finally:
-            instance.after_work()
-        return undo
+        await instance.run_on_thread(
+            lambda db: replace_state(db, path, key, clock=clock, retention=retention),
+            instance.statement_s,
+        )

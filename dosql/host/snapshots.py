@@ -140,5 +140,3 @@ def _info(key: ObjectKey, txid: int, size: int, at_ms: int) -> SnapshotInfo:
         size_bytes=size,
         created_at=iso_from_ms(at_ms),
     )
-
-

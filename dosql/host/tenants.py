@@ -155,7 +155,8 @@ class Tenants:
             raise ConflictError("There is a tenant of this name.", code="tenant_exists")
 
     def new_entry(self, name: str, *, expect_new: bool = True) -> Entry:
-        """A life for a tenant of this name, which the catalog does not know yet. ``expect_new``: nor does the bucket."""
+        """A life for a tenant of this name, which the catalog does not know yet; ``expect_new``:
+        nor does the bucket."""
         now = self.clock.now_ms()
         incarnation = int.from_bytes(self.randomness.token_bytes(8), "little") >> 1
         key = ObjectKey(_IDS.from_name(name).raw, incarnation)

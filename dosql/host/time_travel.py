@@ -169,9 +169,7 @@ class TimeTravel:
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
 
     @asynccontextmanager
-    async def copies(
-        self, *states: tuple[ObjectKey, int]
-    ) -> AsyncIterator[tuple[Path, ...]]:
+    async def copies(self, *states: tuple[ObjectKey, int]) -> AsyncIterator[tuple[Path, ...]]:
         """`copy` of several at once."""
         async with AsyncExitStack() as stack:
             yield tuple([await stack.enter_async_context(self.copy(*each)) for each in states])

@@ -16,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from dosql.errors import DosqlError
 from dosql.limits import (
@@ -24,15 +25,11 @@ from dosql.limits import (
     RETENTION_DAYS,
     RETENTION_GRACE_MS,
 )
-from dosql.replica.chain import MERGED_LEVELS
 from dosql.replica.plan import RAW_LEVEL, SNAPSHOT_LEVEL, FileInfo, restore_plan
 from dosql.replica.replica import Replica
 
 _HOUR_MS = 60 * 60 * 1000
 _DAY_MS = 24 * _HOUR_MS
-_MIDDLE_LEVELS = MERGED_LEVELS[:1]
-"""Levels whose files go with age where a higher level covers them."""
-
 Needed = int | Collection[int] | None
 """States that others depend on: a collection of TXIDs, each to be kept exactly; or one TXID, from
 which on every state is to be kept, which holds back far more; None: none."""
@@ -63,22 +60,19 @@ def expired(
         level: max((f.max_txid for f in known if f.level == level), default=0)
         for level in (RAW_LEVEL, SNAPSHOT_LEVEL)
     }
-    merged = _Coverage(known)
-    going: list[FileInfo] = []
-    for file in known:
-        if file.max_txid == newest.get(file.level):
-            continue
-        if file.max_txid < floor:
-            going.append(file)
-        elif file.level == RAW_LEVEL:
-            if _stored(file) < now_ms - settings.commits_ms and merged.covers(file):
-                going.append(file)
-        elif (
-            file.level in _MIDDLE_LEVELS
-            and _stored(file) < now_ms - settings.fine_ms - RETENTION_GRACE_MS
-            and merged.covers(file)
-        ):
-            going.append(file)
+    merged = {
+        1: _Coverage(known, 1, now_ms - settings.commits_ms),
+        2: _Coverage(known, 2, now_ms - settings.fine_ms - RETENTION_GRACE_MS),
+    }
+    going = [
+        file
+        for file in known
+        if file.max_txid != newest.get(file.level)
+        and (
+            file.max_txid < floor
+            or any(level > file.level and each.covers(file) for level, each in merged.items())
+        )
+    ]
     kept = _needed_files(known, needed)
     # Snapshots last: until then, what is behind them can still be restored from them.
     order = sorted(going, key=lambda f: (f.level == SNAPSHOT_LEVEL, f.level, f.max_txid))
@@ -98,27 +92,25 @@ def _floor(files: list[FileInfo], cutoff_ms: int) -> int:
 
 
 class _Coverage:
-    """Which files have one of a higher level that spans all they do."""
+    """Which files lie within a merged one of a level that is older than some moment.
 
-    def __init__(self, files: list[FileInfo]) -> None:
-        self._best: dict[int, list[tuple[int, int]]] = {}
-        for level in MERGED_LEVELS:
-            spans = sorted((f.min_txid, f.max_txid) for f in files if f.level == level)
-            reached = 0
-            best: list[tuple[int, int]] = []
-            for low, high in spans:  # ends grow with the starts: the longest that began so far
-                reached = max(reached, high)
-                best.append((low, reached))
-            self._best[level] = best
+    It is the age of the merged file, its last input's, that counts: without the first input none
+    of the others could be restored by itself.
+    """
+
+    def __init__(self, files: list[FileInfo], level: int, before_ms: int) -> None:
+        spans = sorted(
+            (file.min_txid, file.max_txid)
+            for file in files
+            if file.level == level and _stored(file) < before_ms
+        )
+        self._starts = [low for low, _ in spans]
+        self._reached = list(accumulate((high for _, high in spans), max))
 
     def covers(self, file: FileInfo) -> bool:
-        for level, best in self._best.items():
-            if level <= file.level:
-                continue
-            at = bisect_right(best, (file.min_txid, 1 << 64))
-            if at and best[at - 1][1] >= file.max_txid:
-                return True
-        return False
+        """Whether one that begins at or before the file ends at or behind it."""
+        at = bisect_right(self._starts, file.min_txid)
+        return at > 0 and self._reached[at - 1] >= file.max_txid
 
 
 def _needed_files(files: list[FileInfo], needed: Needed) -> set[FileInfo]:

@@ -197,11 +197,13 @@ class Capture:
         if statement is not None:
             self._note_schema(statement)
 
-    def _load(self) -> None:
-        if self._tables is None:
-            self._tables = captured_tables(self._db)
+    def _load(self) -> dict[str, CapturedTable]:
+        tables = self._tables
+        if tables is None:
+            tables = self._tables = captured_tables(self._db)
             self._schema = self._read_schema()
             self._version = self._read_version()
+        return tables
 
     def _read_version(self) -> object:
         return self._db.internal_query("PRAGMA schema_version")[0][0]
@@ -218,11 +220,10 @@ class Capture:
             return
         before, tables = self._schema, self._tables or {}
         self._tables = None
-        self._load()
+        now = self._load()
         changed = self._schema.items() ^ before.items()
         if not changed:
             return
-        now = captured_tables(self._db)
         filled = [each for name, each in now.items() if name not in tables and self._has_rows(each)]
         if not tables.keys() <= now.keys():
             filled = []  # one got another name

@@ -4,8 +4,8 @@ A row of ``_dosql_changes`` holds changes of one commit: of all of them, or of a
 Whatever is true of the tenant's rows (durable, replicated, restored) is so of their changes.
 
 ``payload`` is MessagePack: ``[tables, [table of each change], [change...]]``. A table is
-``[name, columns, key, name of the row id]``; a change is ``[op, row id, old, new]``, or ``[op, text]`` where it is not
-one of a row (see `Op`).
+``[name, columns, key, name of the row id]``; a change is ``[op, row id, old, new]``, or
+``[op, text]`` where it is not one of a row (see `Op`).
 """
 
 from __future__ import annotations

@@ -75,9 +75,10 @@ def is_captured(name: str) -> bool:
 
 
 def _table(name: str, columns: list[Row], has_rowid: bool) -> CapturedTable:
-    plain = [(at, *column) for at, column in enumerate(columns) if column[3] == 0]
-    names = tuple(str(column[1]) for column in plain)
-    key = sorted((int(str(column[3])), at) for at, column in enumerate(plain) if column[3])
+    positions = tuple(at for at, column in enumerate(columns) if column[3] == 0)
+    plain = [columns[at] for at in positions]
+    names = tuple(str(column[0]) for column in plain)
+    key = sorted((int(str(column[2])), at) for at, column in enumerate(plain) if column[2])
     taken = {column.lower() for column in names}
     rowid = next((each for each in _ROWID_NAMES if each not in taken), None)
     return CapturedTable(
@@ -85,8 +86,8 @@ def _table(name: str, columns: list[Row], has_rowid: bool) -> CapturedTable:
         names,
         tuple(at for _, at in key),
         rowid if has_rowid else None,
-        None if len(plain) == len(columns) else tuple(column[0] for column in plain),
-        tuple(at for at, column in enumerate(plain) if _is_real(str(column[2]))),
+        None if len(plain) == len(columns) else positions,
+        tuple(at for at, column in enumerate(plain) if _is_real(str(column[1]))),
         any(column[3] == _STORED_NEVER for column in columns),
     )
 

@@ -246,6 +246,22 @@ class Connection:
             self._refuse()
         return self._connection.backup("main", other, "main")
 
+    def apply_changeset(
+        self, changeset: bytes, on_conflict: Callable[[int, apsw.TableChange], int]
+    ) -> None:
+        """In a transaction: make the changes of a session; ``on_conflict`` answers as SQLite asks.
+        No trigger fires: what triggers did is among the changes."""
+        connection, sandbox = self._connection, self._sandbox
+        right, sandbox.right = sandbox.right, Right.INTERNAL
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+        try:
+            apsw.Changeset.apply(changeset, connection, conflict=on_conflict)
+        except Exception as error:
+            self._fail(error)
+        finally:
+            connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 1)
+            sandbox.right = right
+
     def failed(self, error: Exception) -> NoReturn:
         """Raise what an error of such a copy means."""
         self._fail(error)

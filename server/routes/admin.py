@@ -52,7 +52,7 @@ async def list_tenants(
 @get("/tenants/{name:str}", tags=["Tenants"])
 async def tenant_info(name: FromPath[str], components: NamedDependency[Components]) -> TenantInfo:
     """What is known of one tenant; it is not woken."""
-    return components.host.tenants.info(check_tenant_name(name))
+    return await components.host.tenants.described(check_tenant_name(name))
 
 
 @delete("/tenants/{name:str}", tags=["Tenants"])

@@ -117,8 +117,8 @@ def test_replace_deletes_and_upsert_updates(db: Database) -> None:
     db.query("INSERT INTO keyed VALUES ('k', 1) RETURNING v")
     db.run("INSERT INTO keyed VALUES ('k', 1) ON CONFLICT DO UPDATE SET v = 2")
     assert [(op, pk) for op, _, pk, _, _ in brief(db, start)] == [
-        ("DELETE", {"id": 2}),
         ("DELETE", {"id": 1}),
+        ("DELETE", {"id": 2}),
         ("INSERT", {"id": 1}),
         ("INSERT", {"k": "k"}),
         ("UPDATE", {"k": "k"}),
@@ -388,7 +388,10 @@ def test_a_replica_fed_with_the_changes_has_the_same_rows(
     replica.apply(captured(db))
     for table in TABLES:
         assert replica.rows(table) == sorted(
-            (tuple(_plain(value) for value in row) for row in db.query(f"SELECT * FROM {table}").rows),
+            (
+                tuple(_plain(value) for value in row)
+                for row in db.query(f"SELECT * FROM {table}").rows
+            ),
             key=repr,
         )
     db.close()

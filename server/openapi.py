@@ -36,7 +36,7 @@ TENANT_PATHS = ("/query", "/queryOne", "/run", "/transaction")
 _BELOW_TENANT = ("/transactions", "/changes")
 """Paths that start so exist also below `/t/{tenant}`."""
 _OPEN_TAGS = {"Health"}
-_TAGS = ("SQL", "Transactions", "Changes", "Tenants", "Tokens", "Objects")
+_TAGS = ("SQL", "Transactions", "Changes", "Tenants", "Tokens", "Time travel", "Branches", "Objects")
 _METHODS = ("get", "post", "put", "delete")
 
 Json = dict[str, Any]
@@ -174,6 +174,8 @@ def _complete(path: str, item: Json) -> None:
         names.append("IdempotencyKey")
     if last in ("query", "queryOne", "transaction"):
         names += ["Rows", "Int"]
+    if path in ("/query", "/queryOne", "/t/{tenant}/query", "/t/{tenant}/queryOne"):
+        names.append("At")
     if last == "{method}":
         names.append("IdempotencyKey")
     for operation in _operations(item):
@@ -236,6 +238,7 @@ _COMPONENTS: Json = {
             maxLength=255,
         ),
         "Rows": _text_parameter("rows", "query", "Rows as objects or arrays.", enum=["array"]),
+        "At": _text_parameter("at", "query", "Read the past: RFC 3339, or a bookmark."),
         "Int": _text_parameter("int", "query", "Large integers as text.", enum=["string"]),
     },
     "responses": {

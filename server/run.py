@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlencode
 
 import uvicorn
 import uvloop
@@ -185,11 +186,21 @@ def _cold_tier(settings: Settings, randomness: Randomness) -> ColdTierSettings |
         bucket,
         directory=directory,
         durability=settings.durability,
+        url_options=_url_options(settings.s3_endpoint) if not directory else "",
         retention=RetentionSettings(
             history_ms=round(settings.retention_days * 24 * 3600 * 1000),
             commits_ms=round(settings.l0_retention_hours * 3600 * 1000),
         ),
     )
+
+
+def _url_options(endpoint: str | None) -> str:
+    """What Litestream must know beside the URL of a bucket of S3."""
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    options = {"region": region}
+    if endpoint is not None:
+        options = {"endpoint": endpoint, "forcePathStyle": "true", **options}
+    return f"?{urlencode(options, safe=':/')}"
 
 
 def _host_settings(settings: Settings, cold: ColdTierSettings | None) -> HostSettings:

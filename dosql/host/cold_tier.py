@@ -9,6 +9,7 @@ something older.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor
@@ -32,6 +33,7 @@ from dosql.replica.history import check_database, write_state
 from dosql.replica.image_file import ImageFile, make_image
 from dosql.replica.layout import Layout
 from dosql.replica.link import Link, read_link, write_link
+from dosql.replica.plan import FileInfo
 from dosql.replica.replica import Fenced, Head, Replica
 from dosql.replica.retention import RetentionSettings
 from dosql.replica.shipment import Shipment
@@ -39,6 +41,8 @@ from dosql.replica.shipper import ReplicationStatistics, Shipper
 
 _log = logging.getLogger("dosql.host")
 Durability = Literal["local", "bucket"]
+_FENCE_ATTEMPTS = 100
+"""To take an object over from a server that writes to it at this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,8 @@ class ColdTier:
         if usable and (not waits or key in self._verified):
             return None
         replica = self.shipper.replica(key)
-        head = replica.head(near=max(txid - 1, 0))
+        files = None if usable else replica.files()  # all that a restore needs to know
+        head = replica.head(near=txid - 1) if files is None else replica.head_of(files)
         if head is None:
             origin = None if usable else read_link(replica)
             if origin is not None:
@@ -161,30 +166,28 @@ class ColdTier:
             return None
         if not usable and own and key not in self._voided and head.txid < txid:
             return None  # the bucket has less than was acknowledged: an operator must decide
-        return self._restore(key, path, replica, head)
+        return self._restore(key, path, replica, head, files)
 
-    def _restore(self, key: ObjectKey, path: Path, replica: Replica, head: Head) -> int:
+    def _restore(
+        self,
+        key: ObjectKey,
+        path: Path,
+        replica: Replica,
+        head: Head,
+        files: list[FileInfo] | None,
+    ) -> int:
         """Replace the file with what the bucket has, and make the object ours."""
         _log.info("object %s is restored from the bucket", key.id.hex())
         temporary = self._scratch / f"restore-{key.filename}"
         try:
-            while True:
-                with temporary.open("w+b") as out:
-                    image = replica.write_image(out)
-                check_database(temporary)
-                if self.shipper.is_own(head.epoch) and head.txid == image.txid:
-                    txid = image.txid
-                    break
-                newest = Head(image.txid, 0, image.page_size, image.page_count, image.timestamp_ms)
+            state = self._fetch(replica, temporary, files=files)
+            if not self.shipper.is_own(head.epoch) or head.txid != state.txid:
                 try:
-                    fence = replica.fence(
-                        newest, timestamp_ms=self._clock.now_ms(), epoch=self._epoch
-                    )
-                except Fenced:  # somebody wrote meanwhile
-                    head = replica.head(near=head.txid) or head
-                    continue
-                txid = fence.txid
-                break
+                    state = self._fence(replica, state)
+                except Fenced:  # somebody writes: end that first, then fetch what came of it
+                    state = self._take_over(replica, state)
+                    self._fetch(replica, temporary, state.txid)
+            txid = state.txid
             self._place(key, temporary, path, txid)
         finally:
             temporary.unlink(missing_ok=True)
@@ -214,23 +217,51 @@ class ColdTier:
         self._verified.add(key)
         return 1
 
+    def _fetch(
+        self,
+        replica: Replica,
+        target: Path,
+        txid: int | None = None,
+        files: list[FileInfo] | None = None,
+    ) -> Head:
+        """The database as of ``txid``, or the newest; its state as a head of nobody's."""
+        with target.open("w+b") as out:
+            image = replica.write_image(out, txid, files=files)
+        check_database(target)
+        return Head(image.txid, 0, image.page_size, image.page_count, image.timestamp_ms)
+
+    def _fence(self, replica: Replica, head: Head) -> Head:
+        return replica.fence(head, timestamp_ms=self._clock.now_ms(), epoch=self._epoch)
+
+    def _take_over(self, replica: Replica, head: Head) -> Head:
+        """Fence a writer that is at work, which may be faster now and then."""
+        for _ in range(_FENCE_ATTEMPTS):
+            head = replica.head(near=head.txid) or head
+            with contextlib.suppress(Fenced):
+                return self._fence(replica, head)
+        raise _moved("Another server writes to the object all the time.")
+
     def _place(self, key: ObjectKey, source: Path, path: Path, txid: int) -> None:
-        """Put the file where the object's is. A crash on the way leaves an object without a
-        position, which is restored again."""
+        """Put the file where the object's is. A crash on the way leaves an object that is marked
+        as damaged, which is restored again: without the mark, a redo could mix the old life's
+        commits, which the log may still hold, into the new file."""
         disk = self._disk
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = disk.open(source)
-        try:
-            file.sync()
-        finally:
-            file.close()
+        for durable in (source, damaged_path(path)):
+            file = disk.open(durable, create=durable != source)
+            try:
+                file.sync()
+            finally:
+                file.close()
+        disk.sync_dir(path.parent)
         disk.unlink(position_path(path))
         disk.sync_dir(path.parent)
         remove_wal(disk, path)
         disk.rename(source, path)
-        disk.unlink(damaged_path(path))
         disk.sync_dir(path.parent)
         write_position(disk, path, txid, since=self._log.next_sequence())
+        disk.unlink(damaged_path(path))
+        disk.sync_dir(path.parent)
         self._log.checkpointed(key, 1 << 62, self._log.position())
 
     def cut(self, key: ObjectKey, txid: int) -> None:

@@ -358,6 +358,8 @@ class Instance:
         if self.broken.code in ("object_corrupt", "outcome_unknown", "disk_full"):
             kind = type(self.broken)
             return kind(self.broken.message, code=self.broken.code)
+        if self.broken.code == "object_moved":
+            return UnavailableError(self.broken.message, code="object_moved", retry_after_s=1)
         return UnavailableError(
             "The object is being rebuilt after a failure; nothing was written.",
             code="object_recovering",

@@ -26,6 +26,8 @@ class Chain:
     files: list[FileInfo] = field(default_factory=list[FileInfo])
     database_bytes: int = 0
     """Size of the database after the newest merge; 0: not known."""
+    undated: set[FileInfo] = field(default_factory=set[FileInfo])
+    """Files whose timestamp is that at which they were stored: later than their last commit."""
 
     @property
     def end(self) -> int:
@@ -104,8 +106,6 @@ def weight(files: list[FileInfo]) -> int:
 def look(replica: Replica) -> Chain:
     """Find out, by listing what is newer than the newest snapshot.
 
-    Times are those at which the files were stored.
-
     Raises:
         NotFoundError: ``restore_point_not_found``: there is no replica.
         CorruptError: ``replica_gap``: its newest state cannot be restored.
@@ -118,7 +118,7 @@ def look(replica: Replica) -> Chain:
     if not _reaches_all(files):  # a file that begins before the snapshot is needed
         files = replica.dated()
     plan = restore_plan(files)
-    return Chain(base=plan[0], files=plan[1:])
+    return Chain(base=plan[0], files=plan[1:], undated=set(plan[1:]))
 
 
 def _reaches_all(files: list[FileInfo]) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -65,6 +65,7 @@ class Compactor:
             CorruptError: an input is damaged or gone.
             Stopped, and what buckets raise.
         """
+        self._date(replica, chain, level, until_ms)
         runs = chain.runs(level, until_ms)
         for run in runs:
             is_last = run.stop == len(chain.files)
@@ -79,6 +80,22 @@ class Compactor:
             self.tally.input_bytes += sum(each.size for each in inputs)
         return len(runs)
 
+    def _date(self, replica: Replica, chain: Chain, level: int, until_ms: int) -> None:
+        """Look up the times of files that seem to make up a run: files that were stored together
+        may hold commits of different spans, which must be kept apart."""
+        while chain.undated:
+            runs = chain.runs(level, until_ms)
+            spots = [at for run in runs for at in range(run.start, run.stop)]
+            spots = [at for at in spots if chain.files[at] in chain.undated]
+            if not spots:
+                return
+            for at in spots:
+                self._check_stop()
+                file = chain.files[at]
+                timestamp_ms = replica.header(file).timestamp_ms
+                chain.files[at] = replace(file, timestamp_ms=timestamp_ms)
+                chain.undated.discard(file)
+
     def snapshot(self, replica: Replica, chain: Chain, until_ms: int) -> FileInfo | None:
         """Make a snapshot of what spans of level 1 hold that have ended at ``until_ms``, if it is
         time for one. Later merges begin behind it. Raises: as `compact`.
@@ -92,6 +109,7 @@ class Compactor:
         assert chain.base is not None
         merged, file = self.write(replica, [chain.base, *chain.files[:count]], SNAPSHOT_LEVEL)
         self.tally.snapshots += 1
+        chain.undated.difference_update(chain.files[:count])
         chain.base, chain.files[:count] = file, []
         chain.database_bytes = merged.header.commit * merged.header.page_size
         return file

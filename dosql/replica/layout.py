@@ -28,6 +28,20 @@ class Layout:
         look."""
         return f"{self.prefix}/link.json"
 
+    @property
+    def root(self) -> str:
+        """What the keys of all files start with."""
+        return f"{self.prefix}/ltx/" if self.directory else f"{self.prefix}/"
+
+    def place(self, key: str) -> tuple[int, int, int] | None:
+        """Level, first and last TXID of a file by its key; None: it is none of this replica's."""
+        level, _, _ = key[len(self.root) :].partition("/")
+        for each in LEVELS:
+            if level == (str(each) if self.directory else f"{each:04x}"):
+                span = self.span(each, key)
+                return None if span is None else (each, *span)
+        return None
+
     def level_prefix(self, level: int) -> str:
         """What the keys of one level start with."""
         if self.directory:

@@ -24,6 +24,7 @@ from dosql.replica.image import Image, write_image
 from dosql.replica.layout import LEVELS, Layout
 from dosql.replica.ltx import HEADER_BYTES, Decoder, Header, encode
 from dosql.replica.plan import RAW_LEVEL, FileInfo, restore_plan, restore_plans
+from dosql.replica.prefetch import prefetched
 from dosql.replica.recent_files import RecentFiles
 
 
@@ -139,7 +140,7 @@ class Replica:
             CorruptError: its header is damaged.
         """
         level = self.layout.level_prefix(RAW_LEVEL)
-        found = self._newest(level, f"{level}{near:016x}") if near else None
+        found = self._newest(level, f"{level}{near:016x}") if near > 0 else None
         return found or self._newest(level, "")
 
     def _newest(self, level: str, after: str) -> Head | None:
@@ -150,20 +151,27 @@ class Replica:
                 best = (*span, each.key)
         if best is None:
             return None
-        header = self._header(best[2])
-        return Head(
-            header.max_txid, header.node_id, header.page_size, header.commit, header.timestamp_ms
-        )
+        return _head(self._header(best[2]))
 
     def files(self, after_txid: int = 0) -> list[FileInfo]:
         """All files of all levels that end behind ``after_txid``, without their times."""
         found: list[FileInfo] = []
-        for level in LEVELS:
-            for each in self.bucket.list(self.layout.level_prefix(level)):
-                span = self.layout.span(level, each.key)
-                if span is not None and span[1] > after_txid:
-                    found.append(FileInfo(level, *span, each.size))
+        for each in self.bucket.list(self.layout.root):
+            place = self.layout.place(each.key)
+            if place is not None and place[2] > after_txid:
+                found.append(FileInfo(*place, each.size))
         return found
+
+    def head_of(self, files: Iterable[FileInfo]) -> Head | None:
+        """The newest file of the raw level among ``files``; None: there is none.
+
+        Raises CorruptError: its header is damaged.
+        """
+        raw = [each for each in files if each.level == RAW_LEVEL]
+        if not raw:
+            return None
+        newest = max(raw, key=lambda each: (each.max_txid, -each.min_txid))
+        return _head(self.header(newest))
 
     def listing(self, level: int, from_txid: int = 1) -> list[FileInfo]:
         """The files of one level that begin at ``from_txid`` or later, by their first TXID. Their
@@ -252,17 +260,16 @@ class Replica:
         for plan in restore_plans(known, bad, txid):
             out.seek(0)
             out.truncate()
-            reading: list[FileInfo] = []
+            applied: list[FileInfo] = []
             total = sum(each.size for each in plan)
 
             def opened(
-                plan: list[FileInfo] = plan, reading: list[FileInfo] = reading, total: int = total
+                plan: list[FileInfo] = plan, applied: list[FileInfo] = applied, total: int = total
             ) -> Iterator[Decoder]:
                 done = 0
-                for each in plan:
-                    reading.append(each)
-                    with self.stream(each) as stream:
-                        yield Decoder(stream.read)
+                for each, stream in prefetched(plan, self.stream):
+                    yield Decoder(stream.read)
+                    applied.append(each)
                     done += each.size
                     on_progress(done, total)
 
@@ -270,9 +277,15 @@ class Replica:
                 return write_image(opened(), out)
             except CorruptError as error:
                 failure = error
-                bad.append(reading[-1])
+                bad.append(plan[min(len(applied), len(plan) - 1)])
         assert failure is not None
         raise failure
+
+
+def _head(header: Header) -> Head:
+    return Head(
+        header.max_txid, header.node_id, header.page_size, header.commit, header.timestamp_ms
+    )
 
 
 def metadata_of(header: Header) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dosql.errors import DosqlError
+from dosql.errors import DosqlError, OutcomeUnknownError, UnavailableError
 from dosql.pages import PageSet
 from dosql.replica.bucket import Bucket
 from dosql.replica.chain import MERGED_LEVELS, Chain, look, span_end_ms
@@ -50,7 +50,12 @@ class Shipping(FileReplica):
     def put(self, header: Header, pages: dict[int, bytes], *, legacy: bool = False) -> None:
         low, high, now = header.min_txid, header.max_txid, self._clock.now_ms()
         batch = PageSet(header.page_size, header.commit, dict(pages))
-        size = self._replica.put(batch, low, high, timestamp_ms=now, epoch=7)
+        while True:
+            try:
+                size = self._replica.put(batch, low, high, timestamp_ms=now, epoch=7)
+                break
+            except (UnavailableError, OutcomeUnknownError):
+                continue
         self.shipped.append(FileInfo(RAW_LEVEL, low, high, size, now))
 
 

@@ -14,7 +14,6 @@ import dosql.replica.compactor
 from dosql.clock import iso_from_ms
 from dosql.errors import DosqlError
 from dosql.replica.bucket import Bucket
-from dosql.replica.bucket_errors import BucketUnavailableError
 from dosql.replica.chain import MERGED_LEVELS, look
 from dosql.replica.compaction import Merged, merge, merged_header, newest
 from dosql.replica.compactor import Compactor, compact
@@ -25,6 +24,9 @@ from dosql.replica.plan import SNAPSHOT_LEVEL
 from dosql.testing.clock import ManualClock
 from tests.replica.compaction_play import GRACE_MS, Play, play
 from tests.replica.litestream import litestream
+from tests.support.faulty_bucket import FaultRates, FaultyBucket
+
+STEPS = 150
 
 
 @pytest.fixture(autouse=True)
@@ -47,47 +49,37 @@ def playing(
         each.close()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_every_promised_state_can_be_restored_at_any_time(tmp_path: Path, seed: int) -> None:
     with playing(tmp_path, seed) as each:
-        play(each, 200, fails=())
+        play(each, STEPS, fails=())
         levels = {file.level for file in each.replica.files()}
         assert levels >= {0, 1, 2, SNAPSHOT_LEVEL}
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_so_it_is_when_requests_fail_before_or_after_their_effect(
     tmp_path: Path, seed: int
 ) -> None:
     """A fault ends the step where it is, as a crash does."""
-    draw = random.Random(seed)
-    faults = 0
-
-    def fault(operation: str, key: str) -> None:
-        nonlocal faults
-        if "/0000/" in key and operation == "put":
-            return  # the shipper's, which repeats it
-        if draw.random() < 0.02:
-            faults += 1
-            raise BucketUnavailableError("injected")
+    rates = FaultRates(before=0.07, after=0.07, phantom=0.07)
 
     def make(clock: ManualClock) -> Bucket:
-        return MemoryBucket(clock=clock)
+        return FaultyBucket(MemoryBucket(clock=clock), random.Random(seed), rates)
 
     with playing(tmp_path, seed, make) as each:
-        bucket = each.replica.bucket
-        assert isinstance(bucket, MemoryBucket)
-        check = each.check
+        check, bucket = each.check, each.replica.bucket
+        assert isinstance(bucket, FaultyBucket)
 
         def checked(samples: int = 3) -> None:
-            bucket.fault = lambda operation, key: None
+            bucket.rates = FaultRates()
             check(samples)
-            bucket.fault = fault
+            bucket.rates = rates
 
         each.check = checked  # type: ignore[method-assign]
-        bucket.fault = fault
-        play(each, 200)
-    assert faults > 5
+        play(each, STEPS)
+        faults = [what for _, key, what in bucket.faults if "/0000/" not in key]
+    assert len(faults) > 2
 
 
 def test_two_compactors_of_one_object_do_no_harm(tmp_path: Path) -> None:
@@ -128,7 +120,7 @@ def test_litestream_restores_what_was_merged_and_swept(tmp_path: Path, seed: int
         return LocalBucket(tmp_path / "bucket")
 
     with playing(tmp_path, 50 + seed, make) as each:
-        play(each, 120, fails=())
+        play(each, 100, fails=())
         files = each.files()
         assert {file.level for file in files} >= {0, 1, SNAPSHOT_LEVEL}
         url = f"file://{tmp_path / 'bucket' / each.replica.layout.prefix}"
@@ -162,7 +154,7 @@ def test_a_merge_that_loses_a_file_is_found(
 ) -> None:
     monkeypatch.setattr(dosql.replica.compactor, "merge", skipping)
     with playing(tmp_path, 1) as each, pytest.raises((AssertionError, DosqlError)):
-        play(each, 200, fails=())
+        play(each, STEPS, fails=())
 
 
 def test_a_restore_reads_no_more_than_twice_the_database(tmp_path: Path) -> None:
@@ -171,6 +163,7 @@ def test_a_restore_reads_no_more_than_twice_the_database(tmp_path: Path) -> None
     with playing(tmp_path, 7) as each:
         db = each.source.db
         db.execute("CREATE TABLE growing (v)")
+        sizes: list[int] = []
         for number in range(150):
             each.clock.advance(20)
             if number % 50 == 49:
@@ -183,5 +176,6 @@ def test_a_restore_reads_no_more_than_twice_the_database(tmp_path: Path) -> None
             young = sum(f.size for f in each.chain.files[each.chain.settled(each.clock.now_ms()) :])
             assert each.chain.base is not None
             read = each.chain.base.size + sum(file.size for file in each.chain.files)
-            size = each.source.path.stat().st_size + 65_536
-            assert read <= 2 * size + 2 * 200_000 + young + 60_000, number
+            sizes.append(db.pragma("page_count") * db.pragma("page_size"))
+            size = max(sizes[-4:])  # that of a minute ago is what is merged by now
+            assert read <= 2 * (size + 200_000) + young + 40_000, number

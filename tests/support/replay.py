@@ -1,10 +1,11 @@
-"""A second database that is fed with captured changes, by a plain SQLite."""
+"""A second database that is fed with captured changes: the same SQLite, none of our code."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import Any
+
+import apsw
 
 from dosql.sqlite.change_log import Change, Op
 
@@ -17,8 +18,7 @@ class Replica:
     """Begins empty; triggers and foreign keys do not act, for what they did is in the changes."""
 
     def __init__(self) -> None:
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        self.connection.text_factory = bytes
+        self.connection = apsw.Connection(":memory:")
 
     def apply(self, changes: Iterable[Change]) -> None:
         for change in changes:
@@ -52,9 +52,14 @@ class Replica:
         self._run(f"INSERT INTO {table} ({listed}) VALUES ({marks})", values)
 
     def _run(self, sql: str, values: list[Any]) -> int:
-        return self.connection.execute(sql, values).rowcount
+        self.connection.execute(sql, values)
+        return self.connection.changes()
 
-    def rows(self, table: str) -> list[Any]:
-        return sorted(
-            self.connection.execute(f"SELECT * FROM {quoted(table)}").fetchall(), key=repr
-        )
+    def rows(self, sql: str) -> list[Any]:
+        return sorted(self.connection.execute(sql).fetchall())
+
+
+def all_of(table: str, columns: tuple[str, ...]) -> str:
+    """Reads every value with its type and its bytes, whatever text is in it."""
+    values = [f"typeof({name}), hex(CAST({name} AS BLOB))" for name in columns]
+    return f"SELECT {', '.join(values)} FROM {quoted(table)}"

@@ -14,7 +14,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format bench demo minio test-power test-nightly lock clean
+.PHONY: help install serve test check format bench bench-cold demo minio test-power test-nightly lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ format: $(STAMP) ## Format the code and mend what ruff can mend
 
 bench: $(STAMP) ## Requests per second, beside a bare SQLite loop in the same run
 	$(BIN)/python -m tests.bench.bench $(ARGS)
+
+bench-cold: $(STAMP) ## What copying to a bucket costs, beside the real Litestream (starts MinIO)
+	$(BIN)/python -m tests.bench.cold $(ARGS)
 
 demo: $(STAMP) ## Two tenants from one sample database, and what each of them sees
 	$(BIN)/python examples/demo.py $(ARGS)

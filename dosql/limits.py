@@ -11,6 +11,9 @@ RESERVED_TENANT_NAMES = frozenset(
 """First path segments that belong to the server."""
 RESERVED_TABLE_PREFIX = "_dosql_"
 """The server's own tables inside a tenant's database."""
+SERVER_TABLES = frozenset({"sessions", "rate_limits"})
+"""Those of the default schema that are the server's too: a tenant's SQL neither reads nor writes
+them. The databases of an app's own classes have no such tables."""
 
 OBJECT_NAME_BYTES_MAX = 1_024
 """UTF-8; Cloudflare's names of objects end there too."""
@@ -44,12 +47,28 @@ LIKE_PATTERN_BYTES_MAX = 50
 """LIKE is quadratic in the pattern."""
 TRIGGER_DEPTH_MAX = 10
 PARSER_DEPTH_MAX = 100
+SCHEMA_OBJECTS_MAX = 2_000
+"""Tables, indexes, views and triggers of a database: SQLite reads all of them when it opens it,
+10,000 in 0.1 s."""
 STATEMENT_MS_MAX = 5_000
 """(setting) Deadline of one statement or batch."""
+INLINE_STALL_MS_MAX = 50
+"""What a statement may take on the event loop between two looks at its deadline, in the worst case
+that was found: longer values move it to a worker thread."""
+WORKER_STALL_MS_MAX = 4_000
+"""The same on a worker thread, where a longer value is refused."""
+INLINE_VALUE_BYTES_MAX = 512 * 1024
+"""A longer value is never handled on the event loop."""
+HEAP_BYTES_MAX = 1024**3
+"""Of SQLite in the whole process: beyond it a statement fails. Half of it is page caches, were all
+objects that may be awake to fill theirs."""
+STATEMENT_HEAP_BYTES_MAX = 128 * 1024 * 1024
+"""What SQLite's memory may grow by while one statement runs."""
 INLINE_MS_MAX = 5
 """(setting) What a statement may take on the event loop; longer ones move to a worker thread."""
-PROGRESS_STEPS = 1_000
-"""Virtual machine steps between two looks at the deadline on the event loop: about 20 µs."""
+PROGRESS_STEPS = 250
+"""Virtual machine steps between two looks at the deadline on the event loop: about 5 µs, but as many
+calls of functions as fit."""
 PROGRESS_STEPS_ON_THREAD = 100_000
 """The same on a worker thread: about 2 ms. Each look takes the interpreter's lock, for which it
 may wait as long as `SWITCH_INTERVAL_S` when the event loop is busy."""
@@ -176,6 +195,41 @@ CHANGE_HEARTBEAT_S = 15.0
 """After so long without a change a stream says that it is alive: below the 60 s after which
 usual proxies cut an idle connection."""
 
+# --- accounts and sessions -----------------------------------------------------------------------
+SESSION_S_MAX = 30 * 24 * 60 * 60
+"""(setting) Life of a session, from the login on, however often it is refreshed."""
+SESSION_IDLE_S_MAX = 7 * 24 * 60 * 60
+"""(setting) A session that was not used for so long is over."""
+SESSION_TOUCH_S_MAX = 60.0
+"""How exact the time of the last use is: a write for each request would cost more than it."""
+SESSIONS_PER_USER_MAX = 100
+"""A login beyond it ends the session that was not used for the longest time."""
+SESSIONS_CACHED_MAX = 10_000
+"""Checked sessions of one awake tenant."""
+SESSION_SWEEP_S = 1.0
+"""How often the sessions behind open streams are looked at."""
+SESSION_CHECK_S_MAX = 2.0
+"""How long such a look may take; the next one tries again."""
+TICKET_S_MAX = 30.0
+"""Life of a ticket: the time from asking for it to the handshake of a stream."""
+TICKETS_MAX = 10_000
+"""Unused ones of a node; the oldest go first."""
+PASSWORD_BYTES_MIN = 8
+"""Of the NFKC form in UTF-8."""
+PASSWORD_BYTES_MAX = 1_024
+PASSWORD_THREADS = 2
+"""Argon2 takes 19 MiB and some 40 ms of a core: more at a time would starve the event loop."""
+PASSWORD_QUEUE_MAX = 32
+"""Passwords that may wait for a thread, somewhat over a second; beyond it 503."""
+EMAIL_CHARS_MAX = 254
+"""RFC 5321: 256 with its brackets."""
+USER_NAME_CHARS_MAX = 100
+ATTEMPTS_KEPT_MAX = 20_000
+"""Accounts and addresses with failed logins that a node keeps in mind."""
+ATTEMPTS_FORGOTTEN_S = 15 * 60.0
+"""After so long without an attempt its failures are forgotten."""
+USERS_PAGE_MAX = 100
+
 # --- commit log ------------------------------------------------------------------------------
 LOG_SEGMENT_BYTES = 16 * 1024 * 1024
 """Preallocated size of one segment; a larger batch makes a larger segment."""
@@ -222,7 +276,7 @@ COMPACTION_OBJECTS_MAX = 20_000
 written for the longest time are forgotten, and merged less."""
 REPLICA_RECENT_BYTES_MAX = 32 * 1024 * 1024
 """Files shipped lately that are kept in memory, so that a merge need not read them back."""
-REPLICA_LOOK_TXIDS = 32
+REPLICA_LOOK_TXIDS = 64
 """An object of which only the newest files are known is listed when its TXID passes a multiple of
 this..."""
 REPLICA_LOOK_BYTES = 2 * 1024 * 1024
@@ -243,6 +297,10 @@ L1_RETENTION_DAYS = 7
 """After that the files of 30 s go where there is one of 5 minutes."""
 RETENTION_GRACE_MS = 60 * 60 * 1000
 """What a restore that has begun may take: so much longer everything is kept."""
+SWEEP_AFTER_MS = RETENTION_GRACE_MS + 60_000
+"""Behind the moment at which something expires: later than the grace."""
+SWEEP_PERIOD_MS = 24 * 60 * 60 * 1000
+"""Between two sweeps of an object that is written all the time."""
 SWEEP_FILES_MIN = 64
 SWEEP_BYTES_MIN = 1024 * 1024
 """An object that is not written any more is swept once, if so many files or bytes can go."""

@@ -12,11 +12,12 @@ from litestar.plugins import PluginProtocol
 
 from server.asgi import ASGIApp
 from server.components import Components
-from server.edge import Direct
-from server.guards import json, make_guards, writer
+from server.edge import EXPOSED, Direct
+from server.guards import json, make_guards, require_role, writer
 from server.openapi import build_document
 from server.replies import answer_error
 from server.routes.admin import JSON_ROUTES
+from server.routes.auth import OPEN_ROUTES, ROLE_ROUTES, SESSION_ROUTES, USER_ROUTES
 from server.routes.branches import BRANCH_ROUTES
 from server.routes.files import FILE_ROUTES
 from server.routes.health import health, live, ready
@@ -65,6 +66,13 @@ def create_app(
         ),
         Router("/", route_handlers=TRANSACTION_ROUTES, guards=[json, guards.tenant, writer]),
     ]
+    if direct.auth:
+        routes += [
+            Router("/", route_handlers=OPEN_ROUTES, guards=[json]),
+            Router("/", route_handlers=SESSION_ROUTES, guards=[json, guards.user]),
+            Router("/", route_handlers=USER_ROUTES, guards=[guards.user, require_role("admin")]),
+            Router("/admin", route_handlers=ROLE_ROUTES, guards=[json, guards.admin]),
+        ]
     return _Application(
         [
             *routes,
@@ -95,6 +103,6 @@ def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
         allow_origins=list(origins),
         allow_methods=["GET", "POST", "PUT", "DELETE"],
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Tenant-ID"],
-        expose_headers=["Dosql-Bookmark", "Idempotent-Replayed", "Retry-After", "X-Request-ID"],
+        expose_headers=EXPOSED.split(", "),
         max_age=600,
     )

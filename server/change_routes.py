@@ -21,6 +21,14 @@ from dosql.host.changes import Changes
 from dosql.host.tenant import Tenant
 from dosql.wire import AcknowledgeChanges, CreateChangeSlot
 from server.asgi import Receive, Scope, Send, read_body, send_json
+from server.auth_streams import (
+    check_origin,
+    take_protocol_token,
+    take_ticket,
+    until_revoked,
+    with_protocol,
+)
+from server.auth_watch import Watches
 from server.change_bodies import bodies, encode
 from server.change_requests import ChangeRequest, change_request
 from server.context import RequestContext, context_of
@@ -39,10 +47,21 @@ T = TypeVar("T")
 class ChangeRoutes:
     """All of them. ``closing`` is set when the server begins to shut down."""
 
-    def __init__(self, changes: Changes, gate: Gate[Tenant], closing: asyncio.Event) -> None:
+    def __init__(
+        self,
+        changes: Changes,
+        gate: Gate[Tenant],
+        closing: asyncio.Event,
+        *,
+        watches: Watches | None = None,
+        origins: tuple[str, ...] = (),
+    ) -> None:
+        """``origins``: whose pages may open a WebSocket, beside those of this server."""
         self._changes = changes
         self._gate = gate
         self._closing = closing
+        self._watches = watches or Watches()
+        self._origins = frozenset(origin.lower() for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Errors are raised, for the edge to answer."""
@@ -56,11 +75,14 @@ class ChangeRoutes:
             await expect_upgrade(receive)
             if template != CHANGES:
                 raise NotFoundError("Not found")
+            check_origin(context.headers, self._origins)
+            take_protocol_token(scope, context)
         elif scope["method"] not in methods:
             raise MethodNotAllowed(", ".join(methods))
-        gate, headers = self._gate, context.headers
-        context.principal = principal = gate.authenticate(headers)
-        context.tenant = tenant = await gate.tenant(principal, headers, context.path_tenant)
+        headers = context.headers
+        ticket = take_ticket(scope) if template == CHANGES else None
+        entered = await self._gate.enter_sql(headers, context.path_tenant, ticket=ticket)
+        context.principal, context.tenant = principal, tenant = entered
         if template == CHANGES:
             await self._follow(tenant, context, scope, receive, send)
             return
@@ -83,20 +105,25 @@ class ChangeRoutes:
 
         changes = self._changes
         subscription = await changes.subscribe(tenant, after=request.after, slot=request.slot)
-        assert context.principal is not None
+        principal = context.principal
+        assert principal is not None
+        if is_socket:
+            stream = send_messages(
+                subscription,
+                request,
+                receive,
+                with_protocol(scope, send),
+                self._closing,
+                changes=changes,
+                read_only=principal.read_only,
+            )
+        else:
+            stream = send_events(subscription, request, receive, send, self._closing)
+        still_valid = self._gate.follow_sql(principal, tenant)
         try:
-            if is_socket:
-                await send_messages(
-                    subscription,
-                    request,
-                    receive,
-                    send,
-                    self._closing,
-                    changes=changes,
-                    read_only=context.principal.read_only,
-                )
-            else:
-                await send_events(subscription, request, receive, send, self._closing)
+            await until_revoked(
+                stream, still_valid, self._watches, context, send, is_socket=is_socket
+            )
         finally:
             subscription.close()
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from dosql.clock import Clock, Randomness
 from dosql.host.host import Host
 from dosql.host.tenant import Tenant
+from server.auth import Auth
+from server.auth_watch import Watches
 from server.gate import Gate
 from server.log_writer import LogWriter
 from server.metrics import Metrics
@@ -25,3 +27,6 @@ class Components:
     log: LogWriter
     closing: asyncio.Event
     """Set when the server begins to shut down: streams end."""
+    auth: Auth
+    watches: Watches
+    """Streams that end when their principal may not read them any more."""

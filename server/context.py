@@ -42,6 +42,8 @@ class RequestContext:
     """What the reply is an error for."""
     code: str | None = None
     """The code of that error."""
+    extra_headers: tuple[tuple[bytes, bytes], ...] = ()
+    """What every reply to it has beside its own."""
 
 
 def context_of(scope: Mapping[str, Any]) -> RequestContext:

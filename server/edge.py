@@ -8,7 +8,7 @@ for every exception.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from dosql.clock import Clock, Randomness
@@ -32,6 +32,7 @@ from server.asgi import (
 from server.context import SCOPE_KEY, RequestContext
 from server.error_responses import MethodNotAllowed, error_reply
 from server.metrics import Metrics
+from server.rate_limiter import RateLimiter
 
 _REQUEST_ID = re.compile(REQUEST_ID_PATTERN.encode(), re.ASCII)
 _COMMON_HEADERS: list[tuple[bytes, bytes]] = [
@@ -53,6 +54,8 @@ _APP_HEADERS = [_COMMON_HEADERS[0]]
 OWN_SEGMENTS = frozenset(
     {
         "admin",
+        "api",
+        "auth",
         "changes",
         "health",
         "live",
@@ -70,9 +73,28 @@ OWN_SEGMENTS = frozenset(
     }
 )
 """First segments of the paths that are the server's; all others are the app's, if there is one."""
-TENANT_ROUTES = frozenset({"changes", "query", "queryOne", "run", "transaction", "transactions"})
+TENANT_ROUTES = frozenset(
+    {"api", "auth", "changes", "query", "queryOne", "run", "transaction", "transactions"}
+)
 """First segments of the paths that also exist below ``/t/{tenant}``."""
+USERS = "/api/v1/users"
 TENANT_PREFIX = "/t/{tenant}"
+ADMIN_SEGMENTS = frozenset({"admin", "metrics"})
+"""First segments of the paths that an admin listener, if there is one, has to itself."""
+EXPOSED = ", ".join(
+    [
+        "Dosql-Bookmark",
+        "Idempotent-Replayed",
+        "RateLimit",
+        "RateLimit-Policy",
+        "Retry-After",
+        "X-RateLimit-Limit",
+        "X-RateLimit-Remaining",
+        "X-RateLimit-Reset",
+        "X-Request-ID",
+    ]
+)
+"""What pages of a listed origin may read of a reply's headers."""
 PAGES = "/schema"
 """Only below this path are there pages, which load scripts and styles."""
 
@@ -89,6 +111,17 @@ class Direct:
     """Everything below ``/objects/``; an object has its own rules for browsers."""
     door: ASGIApp | None = None
     """Every path that is not the server's."""
+    auth: bool = True
+    """Whether the server has routes for users, or leaves them to the app."""
+
+    def is_own(self, path: str) -> bool:
+        """Whether a path with a first segment of the server's is the server's after all. Below
+        ``/api`` an app has all but the users."""
+        if path.startswith("/rpc/"):
+            return path.count("/") >= 4
+        if path.startswith("/auth/") or path == USERS:
+            return self.auth
+        return not path.startswith("/api/")
 
 
 class Edge:
@@ -104,7 +137,12 @@ class Edge:
         clock: Clock,
         randomness: Randomness,
         body_limit: Callable[[str], int],
+        limiter: RateLimiter | None = None,
+        cors_origins: Collection[str] = (),
+        is_admin: Callable[[Scope], bool] | None = None,
     ) -> None:
+        """``is_admin``: whether a request came to the listener that alone has the admin's routes;
+        None: there is no such listener."""
         self._app = app
         self._exact = direct.exact
         self._direct = direct
@@ -113,6 +151,10 @@ class Edge:
         self._monotonic = clock.monotonic
         self._random = randomness.token_bytes
         self._body_limit = body_limit
+        self._limiter = limiter
+        self._limited = () if limiter is None else limiter.prefixes
+        self._cors_origins = frozenset(origin.encode() for origin in cors_origins)
+        self._is_admin = is_admin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its headers to its line in the log. Raises nothing."""
@@ -129,6 +171,8 @@ class Edge:
         metrics = self._metrics
         metrics.in_progress += 1
         try:
+            if self._limiter is not None and scope["path"].startswith(self._limited):
+                await self._limiter.admit(scope, context)
             if scope["type"] == "websocket":
                 await self._upgrade(scope, receive, send_out)
                 return
@@ -138,20 +182,23 @@ class Edge:
             if app is not None and b"origin" not in headers:
                 scope["path_template"] = scope["path"]
             else:
-                app = self._route(scope["path"], from_browser=b"origin" in headers)
+                app = self._route(scope, from_browser=b"origin" in headers)
             await app(scope, receive, send_out)
         except ClientGone:
             pass
         except Exception as exc:
-            await _answer_error(context, exc, scope, send_out)
+            await _answer_error(context, exc, scope, send_out, self._cors(headers))
         finally:
             metrics.in_progress -= 1
             self._note(context, scope, self._monotonic() - started)
 
-    def _route(self, path: str, *, from_browser: bool) -> ASGIApp:
-        segment = path[1:].partition("/")[0]
+    def _route(self, scope: Scope, *, from_browser: bool) -> ASGIApp:
+        path: str = scope["path"]
+        segment = path.lstrip("/").partition("/")[0]
         direct = self._direct
-        if segment not in OWN_SEGMENTS or (segment == "rpc" and path.count("/") < 4):
+        if segment in ADMIN_SEGMENTS and self._is_admin is not None and not self._is_admin(scope):
+            raise NotFoundError("Not found")
+        if segment not in OWN_SEGMENTS or not direct.is_own(path):
             return direct.door or self._app
         if segment == "objects":
             return direct.objects or self._app
@@ -164,6 +211,8 @@ class Edge:
         app = self._direct.door
         if segment in OWN_SEGMENTS:
             app = self._direct.objects if segment == "objects" else None
+            if segment in ("api", "auth") and not self._direct.is_own(scope["path"]):
+                app = self._direct.door
             if segment == "changes":
                 app = self._direct.below.get(segment)
         if app is None:
@@ -172,6 +221,17 @@ class Edge:
             await expect_upgrade(receive)
             raise NotFoundError("Not found")
         await app(scope, receive, send)
+
+    def _cors(self, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        """What lets a page of a listed origin read an error that the framework has not seen."""
+        origin = headers.get(b"origin")
+        if origin is None or origin not in self._cors_origins:
+            return []
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", EXPOSED.encode()),
+            (b"vary", b"Origin"),
+        ]
 
     def _note(self, context: RequestContext, scope: Scope, seconds: float) -> None:
         method = scope.get("method", "GET")
@@ -227,6 +287,7 @@ def _finished(send: Send, context: RequestContext, path: str) -> Send:
             message["headers"] = [
                 *headers,
                 *common,
+                *context.extra_headers,
                 (b"x-request-id", context.request_id.encode()),
             ]
         elif kind == "websocket.accept":
@@ -238,7 +299,13 @@ def _finished(send: Send, context: RequestContext, path: str) -> Send:
     return send_out
 
 
-async def _answer_error(context: RequestContext, exc: Exception, scope: Scope, send: Send) -> None:
+async def _answer_error(
+    context: RequestContext,
+    exc: Exception,
+    scope: Scope,
+    send: Send,
+    cors: list[tuple[bytes, bytes]],
+) -> None:
     if context.status:  # too late to say anything: uvicorn closes the connection
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1011})
@@ -250,6 +317,7 @@ async def _answer_error(context: RequestContext, exc: Exception, scope: Scope, s
 
         await send_denial(send, status, body, [JSON_TYPE, *headers])
         return
+    headers += cors
     if status == 413:
         headers.append((b"connection", b"close"))
     await send_json(send, status, body, headers)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dosql.errors import ConflictError, InvalidRequestError
 
@@ -21,7 +23,7 @@ class Address:
     port: int
 
     @classmethod
-    def parse(cls, text: str) -> Address:
+    def parse(cls, text: str, setting: str = "listen") -> Address:
         """From ``127.0.0.1:8787``, ``[::1]:8787``, ``localhost:8787`` or ``:8787``.
 
         Raises:
@@ -30,7 +32,7 @@ class Address:
         match = _SHAPE.fullmatch(text)
         if match is None or int(match["port"]) > 65_535:
             raise InvalidRequestError(
-                f"Settings: listen must be host:port, not {text!r}.", code="invalid_settings"
+                f"Settings: {setting} must be host:port, not {text!r}.", code="invalid_settings"
             )
         return cls(match["six"] or match["host"] or "0.0.0.0", int(match["port"]))
 
@@ -65,6 +67,47 @@ class Address:
             ) from exc
         listener.setblocking(False)
         return listener
+
+
+@dataclass(frozen=True, slots=True)
+class Listens:
+    """Where to listen."""
+
+    public: Address
+    admin: Address | None
+    """For the admin alone, if there is such an address."""
+
+    @classmethod
+    def parse(cls, public: str, admin: str | None) -> Listens:
+        """Raises as `Address.parse`."""
+        parsed = None if admin is None else Address.parse(admin, "admin_listen")
+        return cls(Address.parse(public), parsed)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.public.is_loopback and (self.admin is None or self.admin.is_loopback)
+
+    def bind(self) -> tuple[socket.socket, socket.socket | None]:
+        """Both listeners. Raises as `Address.bind`."""
+        listener = self.public.bind()
+        try:
+            return listener, None if self.admin is None else self.admin.bind()
+        except ConflictError:
+            listener.close()
+            raise
+
+
+def arrives_at(listener: socket.socket) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether the connection of an ASGI scope came to this listener."""
+    host, port = listener.getsockname()[:2]
+    every = host in ("0.0.0.0", "::")
+
+    def arrives(scope: Mapping[str, Any]) -> bool:
+        server = scope["server"]
+        return server is not None and server[1] == port and (every or server[0] == host)
+
+    return arrives
 
 
 def url_of(listener: socket.socket) -> str:

@@ -48,6 +48,8 @@ class Metrics:
         self._durations: dict[str, list[int]] = {}
         self._seconds: dict[str, float] = {}
         self.in_progress = 0
+        self.rate_limit_failures = 0
+        """Requests that a rate limit could not count."""
         self.open_sockets: Sized = ()
         """The WebSockets of objects that are open now."""
 
@@ -98,6 +100,11 @@ class Metrics:
         sockets = len(self.open_sockets)
         yield GaugeMetricFamily("dosql_open_websockets", "WebSockets of objects open now.", sockets)
         yield CounterMetricFamily("dosql_log_lines_dropped", "Log lines lost.", dropped)
+        yield CounterMetricFamily(
+            "dosql_rate_limit_failures",
+            "Requests that a rate limit could not count.",
+            self.rate_limit_failures,
+        )
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(f"dosql_{name}", text, getattr(statistics, name))
         for name, text in _GAUGES.items():

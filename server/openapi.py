@@ -33,10 +33,22 @@ from server.openapi_changes import change_paths
 from server.openapi_objects import object_paths
 
 TENANT_PATHS = ("/query", "/queryOne", "/run", "/transaction")
-_BELOW_TENANT = ("/transactions", "/changes")
+_BELOW_TENANT = ("/transactions", "/changes", "/auth", "/api")
 """Paths that start so exist also below `/t/{tenant}`."""
 _OPEN_TAGS = {"Health"}
-_TAGS = ("SQL", "Transactions", "Changes", "Tenants", "Tokens", "Time travel", "Branches", "Objects")
+_OPEN_PATHS = ("/auth/signup", "/auth/login")
+_TAGS = (
+    "SQL",
+    "Transactions",
+    "Changes",
+    "Auth",
+    "Users",
+    "Tenants",
+    "Tokens",
+    "Time travel",
+    "Branches",
+    "Objects",
+)
 _METHODS = ("get", "post", "put", "delete")
 
 Json = dict[str, Any]
@@ -181,7 +193,7 @@ def _complete(path: str, item: Json) -> None:
     for operation in _operations(item):
         operation["responses"]["default"] = {"$ref": "#/components/responses/Error"}
         operation["responses"].pop("400", None)
-        if _OPEN_TAGS.isdisjoint(operation.get("tags", ())):
+        if _OPEN_TAGS.isdisjoint(operation.get("tags", ())) and not path.endswith(_OPEN_PATHS):
             operation["security"] = [{"token": []}]
     if names:
         _add_parameters(item, names)
@@ -225,7 +237,7 @@ _COMPONENTS: Json = {
         "token": {
             "type": "http",
             "scheme": "bearer",
-            "description": "The admin token, or a tenant's token.",
+            "description": "The admin token, a tenant's token, or that of a user's session.",
         }
     },
     "parameters": {

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode
@@ -24,6 +25,8 @@ from dosql.errors import DosqlError
 from dosql.host.changes import ChangeSettings
 from dosql.host.cold_tier import ColdTierSettings
 from dosql.host.host import Host, HostSettings
+from dosql.host.rate_limits import RateLimits
+from dosql.host.sessions import Sessions, SessionSettings
 from dosql.limits import SWITCH_INTERVAL_S
 from dosql.replica.bucket_url import open_bucket
 from dosql.replica.probe import probe
@@ -34,15 +37,23 @@ from dosql.sqlite.migrations import load_migrations
 from server.access_log import AccessLog
 from server.admin_token import FILE_NAME, AdminToken, load_admin_token
 from server.asgi import ASGIApp
+from server.auth import Auth
+from server.auth_attempts import Attempts
+from server.auth_passwords import Passwords
+from server.auth_tickets import Tickets
+from server.auth_watch import Watches
 from server.change_routes import ChangeRoutes
+from server.client_address import ClientAddress
+from server.client_address import ClientAddress
 from server.components import Components
 from server.edge import Direct, Edge, live
 from server.gate import Gate
 from server.lazy import LazyApp
-from server.listen import Address, url_of
+from server.listen import Listens, arrives_at, url_of
 from server.log_writer import JsonHandler, LogWriter
 from server.metrics import Metrics
 from server.protocol import close_stalled, protocol_class
+from server.rate_limiter import RateLimiter, open_limiter
 from server.settings import Settings, load_settings, unknown_variables
 from server.sql_routes import sql_routes
 
@@ -68,7 +79,7 @@ def serve(overrides: Mapping[str, object]) -> None:
     """
     try:
         settings = load_settings(overrides, os.environ)
-        address = Address.parse(settings.listen)
+        listens = Listens.parse(settings.listen, settings.admin_listen)
     except DosqlError as error:
         _give_up(error, _USAGE)
     program = _load_program(settings)
@@ -80,7 +91,7 @@ def serve(overrides: Mapping[str, object]) -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, address, program, log))
+            runner.run(_serve(settings, listens, program, log))
     except DosqlError as error:
         _give_up(error, _FAILURE)
     finally:
@@ -105,15 +116,17 @@ def _load_program(settings: Settings) -> Program | None:
 
 
 async def _serve(
-    settings: Settings, address: Address, program: Program | None, log: LogWriter
+    settings: Settings, listens: Listens, program: Program | None, log: LogWriter
 ) -> None:
     clock, randomness = SystemClock(), SystemRandomness()
     token = load_admin_token(
-        settings.admin_token, settings.data_dir, randomness, may_create=address.is_loopback
+        settings.admin_token, settings.data_dir, randomness, may_create=listens.is_loopback
     )
-    listener = address.bind()
+    listener, admin_listener = listens.bind()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(listener)
+        if admin_listener is not None:
+            stack.enter_context(admin_listener)
         cold = _cold_tier(settings, randomness)
         if cold is not None:
             stack.callback(cold.bucket.close)
@@ -124,34 +137,75 @@ async def _serve(
             app=None if program is None else program.app,
         )
         stack.push_async_callback(host.close)
+        lives = SessionSettings.of(settings.session_seconds, settings.session_idle_seconds)
+        sessions = Sessions(host.tenants, lives, clock, randomness)
+        tickets = Tickets(clock, randomness)
         gate = Gate(
             admin_token=token.text,
             tokens=host.tokens,
             tenants=host.tenants,
+            sessions=sessions if settings.auth == "on" else None,
+            tickets=tickets,
+            sql_roles=frozenset(settings.sql_roles) - {"none"},
             default_tenant=settings.default_tenant,
             create_tenants=settings.tenant_creation == "auto",
             base_domain=settings.base_domain,
         )
-        components = Components(host, gate, clock, randomness, Metrics(), log, asyncio.Event())
+        passwords = Passwords(randomness)
+        stack.callback(passwords.close)
+        auth = Auth(
+            sessions,
+            passwords,
+            Attempts(clock),
+            tickets,
+            clock,
+            ClientAddress(settings.trusted_proxies),
+        )
+        auth.is_signup_open = settings.signup == "open"
+        components = Components(
+            host, gate, clock, randomness, Metrics(), log, asyncio.Event(), auth, Watches()
+        )
         exact: dict[str, ASGIApp] = {**sql_routes(gate), "/live": live}
-        below = {"changes": ChangeRoutes(host.changes, gate, components.closing)}
+        changes = ChangeRoutes(
+            host.changes,
+            gate,
+            components.closing,
+            watches=components.watches,
+            origins=settings.cors_origins,
+        )
+        below = {"changes": changes}
         if program is None:
-            direct = Direct(exact, below)
+            direct = Direct(exact, below, auth=settings.auth == "on")
         else:
             direct = await program.open(components, exact, below, stack)
+            direct = replace(direct, auth=settings.auth == "on")
         app = LazyApp(
             lambda: _load_app(components, direct, settings),
             on_failure=lambda: server.handle_exit(signal.SIGTERM, None),
         )
-        edge = _edge(app, direct, components, settings)
+        limits = RateLimits(host.tenants, clock)
+        limiter = open_limiter(settings, components, limits)
+        edge = _edge(app, direct, components, settings, limiter, admin_listener)
         server = _Server(edge, components, settings, program)
-        _announce(settings, url_of(listener), token, program)
+        _announce(settings, url_of(listener), token, program, admin_listener)
         asyncio.get_running_loop().call_later(_LOAD_AFTER_S, app.start)
-        await server.serve(sockets=[listener, *(listener.dup() for _ in range(_ACCEPTORS - 1))])
+        tidying = asyncio.get_running_loop().create_task(limits.run())
+        stack.callback(tidying.cancel)
+        sockets = [listener, *(listener.dup() for _ in range(_ACCEPTORS - 1))]
+        if admin_listener is not None:
+            sockets.append(admin_listener)
+        await server.serve(sockets=sockets)
         await app.ready()  # raises what kept it from being built
 
 
-def _edge(app: ASGIApp, direct: Direct, components: Components, settings: Settings) -> Edge:
+def _edge(
+    app: ASGIApp,
+    direct: Direct,
+    components: Components,
+    settings: Settings,
+    limiter: RateLimiter | None,
+    admin_listener: socket.socket | None,
+) -> Edge:
     return Edge(
         app,
         direct=direct,
@@ -160,6 +214,9 @@ def _edge(app: ASGIApp, direct: Direct, components: Components, settings: Settin
         clock=components.clock,
         randomness=components.randomness,
         body_limit=_body_limit(settings),
+        limiter=limiter,
+        cors_origins=settings.cors_origins,
+        is_admin=None if admin_listener is None else arrives_at(admin_listener),
     )
 
 
@@ -309,7 +366,13 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _announce(settings: Settings, url: str, token: AdminToken, program: Program | None) -> None:
+def _announce(
+    settings: Settings,
+    url: str,
+    token: AdminToken,
+    program: Program | None,
+    admin_listener: socket.socket | None,
+) -> None:
     """What a newcomer needs; the token only when it was just made."""
     shown = token.text if token.created else "$DOSQL_ADMIN_TOKEN"
     lines = [f"dosql listens on {url}", f"data directory: {settings.data_dir.resolve()}"]
@@ -318,6 +381,8 @@ def _announce(settings: Settings, url: str, token: AdminToken, program: Program 
     elif settings.admin_token is None:
         shown = f"$(cat {settings.data_dir.resolve() / FILE_NAME})"
         lines.append(f"admin token:    in {settings.data_dir.resolve() / FILE_NAME}")
+    if admin_listener is not None:
+        lines.append(f"admin:          {url_of(admin_listener)}")
     if program is not None:
         lines.append(f"app:            {program}")
     lines += [

@@ -19,6 +19,9 @@ PREFIX = "DOSQL_"
 _BUCKETS = ("file:///", "s3://", "memory:", "none")
 _CLIENT_VARIABLES = {"DOSQL_URL", "DOSQL_TOKEN", "DOSQL_UPDATE_DOCS"}
 
+_LISTS = ("cors_origins", "sql_roles", "trusted_proxies")
+"""Separated by commas in the environment."""
+
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Days = Annotated[float, msgspec.Meta(ge=1)]
@@ -44,6 +47,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """One label below it names a tenant: ``acme.db.example.com``."""
     cors_origins: tuple[str, ...] = ()
     """Origins of browsers that may call; separated by commas in the environment."""
+    rate_limits: str | None = None
+    """Policies as JSON, or ``none``. None: 100 requests a minute for each address on ``/api/*``."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose X-Forwarded-For counts; separated by commas."""
+    admin_listen: str | None = None
+    """Address and port that alone have the admin's routes and the metrics."""
+    auth: Literal["on", "off"] = "on"
+    """Whether tenants have users: the routes below ``/auth`` and ``/api/v1/users``."""
+    signup: Literal["open", "closed"] = "open"
+    """Who may make a user: anybody, or only who has a token of the tenant that may write."""
+    sql_roles: tuple[str, ...] = ("admin",)
+    """Users of these roles reach the SQL routes by their sessions; ``none`` for nobody."""
+    session_seconds: Seconds = limits.SESSION_S_MAX
+    """A session ends so long after its login in any case."""
+    session_idle_seconds: Seconds = limits.SESSION_IDLE_S_MAX
+    """A session ends when it was not used for so long."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """``warning`` logs refused requests only, ``error`` failed ones only."""
     max_open: Positive = limits.OPEN_OBJECTS_MAX
@@ -127,7 +146,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 
 def _plain(name: str, value: object) -> object:
-    if name == "cors_origins" and isinstance(value, str):
+    if name in _LISTS and isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return str(value) if isinstance(value, Path) else value
 
@@ -148,10 +167,18 @@ def _check(settings: Settings) -> None:
         raise _invalid("reload needs an app")
     if settings.durability == "bucket" and settings.bucket == "none":
         raise _invalid("durability cannot be bucket without a bucket")
+    if settings.session_idle_seconds > settings.session_seconds:
+        raise _invalid("session_idle_seconds must not be more than session_seconds")
     if settings.inline_ms >= settings.statement_ms:
         raise _invalid("inline_ms must be less than statement_ms")
     if settings.admin_token is not None and not settings.admin_token.isascii():
         raise _invalid("admin_token must be ASCII")
+    if settings.rate_limits is not None or settings.trusted_proxies:
+        from server.client_address import ClientAddress
+        from server.rate_policies import parse_policies
+
+        parse_policies(settings.rate_limits)
+        ClientAddress(settings.trusted_proxies)
     if "*" in settings.cors_origins:
         raise _invalid("cors_origins must name the origins; * would let every web page in")
     if settings.default_tenant is not None:

@@ -46,9 +46,8 @@ class SqlRoute:
             raise MethodNotAllowed("POST")
         headers = context.headers
         require_json(headers)
-        gate = self._gate
-        context.principal = principal = gate.authenticate(headers)
-        context.tenant = tenant = await gate.tenant(principal, headers, context.path_tenant)
+        principal, tenant = await self._gate.enter_sql(headers, context.path_tenant)
+        context.principal, context.tenant = principal, tenant
         form = reply_format(scope["query_string"], self._may_travel)
         body = await read_body(receive)
         key = headers.get(b"idempotency-key")

@@ -284,7 +284,11 @@ def beside_data(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return str(server.url).removeprefix("http://").rstrip("/")
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "client.md"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", DOCS / "client.md", DOCS / "changes.md"],
+    ids=lambda page: page.name,
+)
 def test_python_examples_run(
     page: Path, beside_data: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -305,6 +309,7 @@ def test_python_examples_run(
         (ROOT / "README.md", []),
         (DOCS / "http-api.md", []),
         (DOCS / "cli.md", []),
+        (DOCS / "changes.md", []),
         (DOCS / "operations.md", ["acme"]),
     ],
     ids=lambda value: value.name if isinstance(value, Path) else "",

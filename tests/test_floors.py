@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = {
+    "dosql.accounts": 0,
     "dosql.errors": 0,
     "dosql.ids": 0,
     "dosql.bookmarks": 0,

@@ -29,6 +29,7 @@ from dosql.log.disk import disk_error
 from dosql.log.group_commit import GroupCommit
 from dosql.log.node_log import NodeLog
 from dosql.log.records import ObjectKey
+from dosql.objects.ground import Past
 from dosql.objects.instance import Budgets, Instance, InstanceClosed
 from dosql.sqlite.migrations import Migration
 
@@ -78,6 +79,8 @@ class AwakeObjects:
         self.statistics = AwakeStatistics()
         self.on_sleep: Callable[[Instance], None] = lambda _: None
         self.leaving: Leaving = Nobody()
+        self.past: Past | None = None
+        """What is kept of the past of objects; None: nothing."""
         self.closing = False
         """Nothing keeps an object awake any more."""
         self._cold: ColdTier | None = None
@@ -194,6 +197,9 @@ class AwakeObjects:
             on_broken=self._on_broken,
             replication=self._cold.woke(key, txid) if self._cold is not None else None,
         )
+        # The catalog's changes must be in the log with, or before, the commits they announce.
+        instance.holds = key not in self._pinned
+        instance.past = self.past
         self._awake[key] = instance
         self.statistics.wakes += 1
         instance.after_work()  # what the migrations committed goes to the log
@@ -332,6 +338,8 @@ class AwakeObjects:
         if self._awake.get(key) is instance:
             del self._awake[key]
         self._files.distrust(key)
+        if self._cold is not None and instance.broken is not None:
+            self._cold.broke(key, instance.broken)
         self.statistics.broken += 1
         if isinstance(instance.broken, ObjectResetError):  # by its own code, or a fault of it
             _log.warning("object %s: %s", key.id.hex(), instance.broken)

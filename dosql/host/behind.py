@@ -23,6 +23,8 @@ class Behind:
         self._directory = directory
         self._disk = disk
         self._lock = threading.Lock()
+        self.tails: dict[ObjectKey, int] = {}
+        """Newest batch that the commit log had of an object at the start."""
         self._keys = {
             key
             for path in directory.iterdir()

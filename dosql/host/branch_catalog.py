@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from dosql.errors import ConflictError
 from dosql.host.catalog import Catalog
 from dosql.host.catalog_rows import Entry
 from dosql.log.records import ObjectKey
+from dosql.objects.instance import Instance
 from dosql.wire import SqlValue
 
 _COLUMNS = (
@@ -34,7 +36,34 @@ class BranchRow:
 
 
 class BranchCatalog(Catalog):
-    """The catalog of the tenants, with their branches."""
+    """The catalog of the tenants, with their branches. `load` it before its use."""
+
+    def __init__(self, namespace: str, instance: Callable[[], Instance]) -> None:
+        super().__init__(namespace, instance)
+        self._needed: dict[ObjectKey, frozenset[int]] = {}
+
+    def load(self) -> None:
+        """Learn which states branches began at."""
+        needed: dict[ObjectKey, set[int]] = {}
+        for row in self._read(_COLUMNS, (self._namespace,)):
+            branch = _branch(row)
+            needed.setdefault(branch.parent_key, set()).add(branch.parent_txid)
+        self._needed = {key: frozenset(txids) for key, txids in needed.items()}
+
+    def needed(self, key: ObjectKey) -> Collection[int] | None:
+        """The states of the object that branches began at, which must be kept; None: none. May be
+        called from any thread."""
+        return self._needed.get(key)
+
+    def need(self, key: ObjectKey, txid: int) -> None:
+        """A branch is about to begin at this state."""
+        self._needed[key] = self._needed.get(key, frozenset()) | {txid}
+
+    def delete_nowait(self, name: str) -> None:
+        """See `Catalog.delete_nowait`."""
+        super().delete_nowait(name)
+        if self._needed:
+            self.load()
 
     def branch(self, name: str) -> BranchRow | None:
         """The tenant's beginning; None: it is no branch."""

@@ -77,7 +77,12 @@ def _schema_differences(
         old, new = before.get(of), after.get(of)
         if old is None or new is None or old.sql != new.sql:
             change: Change = "added" if old is None else "removed" if new is None else "changed"
-            yield SchemaDifference(*of, change, old and old.sql, new and new.sql)
+            yield SchemaDifference(
+                *of,
+                change,
+                None if old is None else old.sql,
+                None if new is None else new.sql,
+            )
 
 
 def tables_of(connection: apsw.Connection, schema: str) -> set[str]:

@@ -72,6 +72,7 @@ class Branches:
             await travel.shipped(key)
             point = Bookmark(await self._newest(key), key.incarnation)
         state = await travel.find(key, point)
+        self._catalog.need(key, state.txid)
         entry = tenants.new_entry(name, expect_new=state.txid == 0)
         row = BranchRow(
             name, entry.key.incarnation, parent, key, state.txid, entry.created_at_ms, protected
@@ -126,10 +127,6 @@ class Branches:
             shipment.start(instance.logged_txid)
             await self._travel.shipped(key)
         self._own.add(key)
-
-    def is_pinned(self, key: ObjectKey) -> bool:
-        """Whether branches may need any of this object's files: none must be removed then."""
-        return bool(self._catalog.branches_of(key))
 
     # --- comparing ----------------------------------------------------------------------------
 

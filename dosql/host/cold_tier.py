@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from dosql.clock import Clock, Timers
-from dosql.errors import DosqlError, UnavailableError
+from dosql.errors import CorruptError, DosqlError, UnavailableError
 from dosql.host.behind import Behind
 from dosql.host.compaction import Compaction
 from dosql.host.object_files import Copy
@@ -91,6 +91,8 @@ class ColdTier:
         self._fresh: set[ObjectKey] = set()
         self._verified: set[ObjectKey] = set()
         self._voided: set[ObjectKey] = set()
+        self._suspect: set[ObjectKey] = set()
+        """Objects in whose files SQLite found damage."""
         self._brought: dict[ObjectKey, int] = {}
         """What `bring` found in the bucket, until the object is awake."""
         self._images = 0
@@ -129,6 +131,25 @@ class ColdTier:
         """Whether what the disk has of the object is to be replaced."""
         return key in self._voided
 
+    def broke(self, key: ObjectKey, error: DosqlError) -> bool:
+        """The object failed. Whether the next opening looks for damage in its file, which it had
+        no reason to do before."""
+        if error.code != CorruptError.default_code or key in self._suspect:
+            return False
+        self._suspect.add(key)
+        return True
+
+    def _is_whole(self, key: ObjectKey, path: Path) -> bool:
+        """Blocking: look for damage. SQL can provoke the error without any."""
+        remove_wal(self._disk, path)
+        try:
+            check_database(path)
+        except DosqlError as error:
+            _log.error("object %s is damaged: %s", key.id.hex(), error)
+            return False
+        self._suspect.discard(key)
+        return True
+
     def bring(self, key: ObjectKey, path: Path, txid: int) -> int | None:
         """See to it that the file is the one to use, before it is opened. ``txid``: what it
         holds, 0 if it is missing. What the file now holds if it was brought from the bucket; None:
@@ -146,12 +167,17 @@ class ColdTier:
             return None
         usable = txid > 0 and path.exists() and not damaged_path(path).exists()
         usable = usable and key not in self._voided
+        usable = usable and (key not in self._suspect or self._is_whole(key, path))
         waits = self.settings.durability == "bucket"
         if usable and (not waits or key in self._verified):
             return None
         replica = self.shipper.replica(key)
         files = None if usable else replica.files()  # all that a restore needs to know
         head = replica.head(near=txid - 1) if files is None else replica.head_of(files)
+        own = head is not None and self.shipper.is_own(head.epoch)
+        void = key in self._voided or (head is not None and not own)
+        if not usable and not void and self._may_lack(key, txid, head):
+            raise self._incomplete(key)
         if head is None:
             origin = None if usable else read_link(replica)
             if origin is not None:
@@ -159,7 +185,6 @@ class ColdTier:
             self._brought[key] = 0
             self._verified.add(key)
             return None
-        own = self.shipper.is_own(head.epoch)
         if usable and own and head.txid <= txid:
             self._verified.add(key)
             self._brought[key] = head.txid
@@ -191,7 +216,9 @@ class ColdTier:
             self._place(key, temporary, path, txid)
         finally:
             temporary.unlink(missing_ok=True)
+        self._behind.remove(key)
         self._voided.discard(key)
+        self._suspect.discard(key)
         self._verified.add(key)
         self._brought[key] = txid
         return txid
@@ -216,6 +243,27 @@ class ColdTier:
             self._brought[key] = 0
         self._verified.add(key)
         return 1
+
+    def _may_lack(self, key: ObjectKey, txid: int, head: Head | None) -> bool:
+        """Whether something was acknowledged that the bucket may not have. ``txid``: what the
+        file is known to hold. A newer head of ours is a restore: what the log had was void."""
+        if key not in self._behind:
+            return False
+        tail = max(self._behind.tails.get(key, 0), txid)
+        return tail == 0 or head is None or head.txid < tail
+
+    def _incomplete(self, key: ObjectKey) -> DosqlError:
+        """The file is of no use, and the bucket may lack what was acknowledged."""
+        shipment = self.shipper.find(key)
+        if shipment is not None and shipment.is_moving:
+            return UnavailableError(
+                "The bucket is being completed, to restore the object from it.",
+                code="object_recovering",
+                retry_after_s=1,
+            )
+        return CorruptError(
+            "This object's stored data is damaged, and the bucket may lack its newest commits."
+        )
 
     def _fetch(
         self,
@@ -366,13 +414,17 @@ class ColdTier:
 
     def start(self, seeds: Seeds, txid_of: Callable[[ObjectKey], int]) -> None:
         """Send what an earlier run did not. ``txid_of``: what the file of an object holds."""
+        self.shipper.appended([Drop(key) for key in seeds.dropped])
         for key in self._behind.all():
             try:
                 txid = txid_of(key)
             except DosqlError:
-                continue  # damaged: it is looked at when it is wanted
+                txid = 0  # damaged: the log may have enough of it all the same
+            batches = seeds.batches.get(key, [])
+            if not txid and not batches:
+                continue
             shipment = self.shipper.shipment(key)
-            for batch in seeds.batches.get(key, []):
+            for batch in batches:
                 self.shipper.appended([batch])
             shipment.start(txid)
 
@@ -410,6 +462,10 @@ class Seeds:
 
     def __init__(self) -> None:
         self.batches: dict[ObjectKey, list[Batch]] = {}
+        self.tails: dict[ObjectKey, int] = {}
+        """The newest of each."""
+        self.dropped: list[ObjectKey] = []
+        """Objects that ceased to exist."""
         self._bytes = 0
 
     def watch(self, records: Iterable[tuple[int, Found]]) -> Iterator[tuple[int, Found]]:
@@ -417,11 +473,16 @@ class Seeds:
         for sequence, record in records:
             if isinstance(record, Batch):
                 kept = self.batches.setdefault(record.key, [])
+                self.tails[record.key] = record.txid
                 self._bytes += record.pages.size_bytes
                 if self._bytes <= REPLICA_SPOOL_BYTES_MAX:
                     kept.append(record)
                 else:
                     kept.clear()  # a gap would be no use: a whole image is sent
+            elif isinstance(record, Drop):
+                self.batches.pop(record.key, None)
+                self.tails.pop(record.key, None)
+                self.dropped.append(record.key)
             yield sequence, record
 
 

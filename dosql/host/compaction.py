@@ -8,31 +8,25 @@ causes no request any more, but for one sweep when much of what was merged has e
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from dosql.clock import Clock, Timer, Timers
+from dosql.clock import Clock, Timers
 from dosql.errors import CorruptError, DosqlError, NotFoundError
+from dosql.host.compaction_objects import Debt, Written, WrittenObjects
+from dosql.host.due_times import DueTimes
 from dosql.limits import (
     COMPACTION_GRACE_MS,
-    COMPACTION_OBJECTS_MAX,
     COMPACTION_PAUSE_S,
     COMPACTIONS_MAX,
-    REPLICA_LOOK_BYTES,
-    REPLICA_LOOK_TXIDS,
-    RETENTION_GRACE_MS,
-    SWEEP_BYTES_MIN,
-    SWEEP_FILES_MIN,
 )
 from dosql.log.records import ObjectKey
-from dosql.replica.chain import MERGED_LEVELS, Chain, look, span_end_ms
+from dosql.replica.chain import MERGED_LEVELS, Chain, look
 from dosql.replica.compactor import Compactor, Stopped, Tally
 from dosql.replica.plan import FileInfo
 from dosql.replica.replica import Replica
@@ -72,31 +66,6 @@ class CompactionStatistics:
     failures: int = 0
 
 
-@dataclass(slots=True)
-class _Object:
-    """One that was written lately."""
-
-    chain: Chain = field(default_factory=Chain)
-    arrived: list[FileInfo] = field(default_factory=list[FileInfo])
-    """Not yet in the chain, which a thread may be working on."""
-    due_ms: int = 0
-    look: bool = False
-    """The chain has no base, and it is time to find out."""
-    unseen_bytes: int = 0
-    failures: int = 0
-
-
-@dataclass(slots=True)
-class _Debt:
-    """What an object's merges made superfluous."""
-
-    files: int
-    bytes: int
-    last_ms: int
-    due_ms: int = 0
-    """When it is swept; 0: it is not worth it yet."""
-
-
 class _Run:
     """Work on one object, on a thread."""
 
@@ -123,19 +92,14 @@ class Compaction:
         self._ground = ground
         self._scratch = scratch
         self._clock = clock
-        self._timers = timers
         self._retention = retention
-        self._objects: OrderedDict[ObjectKey, _Object] = OrderedDict()
-        self._debts: dict[ObjectKey, _Debt] = {}
-        self._schedule: list[tuple[int, int, ObjectKey]] = []
-        self._numbers = itertools.count()
-        self._timer: Timer | None = None
-        self._timer_ms = 0
+        self._objects = WrittenObjects()
+        self._debts: dict[ObjectKey, Debt] = {}
+        self._due = DueTimes(clock, timers, self._fire)
         self._ready: deque[ObjectKey] = deque()
         self._queued: set[ObjectKey] = set()
         self._runs: dict[ObjectKey, _Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._paused_until_ms = 0
         self._closing = False
 
     # --- what happens to objects --------------------------------------------------------------
@@ -144,27 +108,13 @@ class Compaction:
         """The bucket took this file of the raw level."""
         if self._closing:
             return
-        entry = self._objects.get(key)
-        if entry is None:
-            entry = self._objects[key] = _Object()
-            self._forget_oldest()
-        else:
-            self._objects.move_to_end(key)
-        entry.arrived.append(file)
-        entry.unseen_bytes += file.size
-        if (
-            file.max_txid // REPLICA_LOOK_TXIDS != (file.min_txid - 1) // REPLICA_LOOK_TXIDS
-            or entry.unseen_bytes >= REPLICA_LOOK_BYTES
-        ):
-            entry.look = True
-        due_ms = span_end_ms(file, 1) + COMPACTION_GRACE_MS
-        if not entry.due_ms or due_ms < entry.due_ms:
-            entry.due_ms = due_ms
-            self._plan(due_ms, key)
+        entry = self._objects.now(key)
+        if entry.arrive(file):
+            self._due.add(entry.due_ms, key)
 
     def forget(self, key: ObjectKey) -> None:
         """The object is not ours any more: nothing is written or removed for it from now on."""
-        self._objects.pop(key, None)
+        self._objects.remove(key)
         self._debts.pop(key, None)
         run = self._runs.get(key)
         if run is not None:
@@ -180,7 +130,7 @@ class Compaction:
     @property
     def known(self) -> int:
         """How many objects are kept in mind."""
-        return len(self._objects.keys() | self._debts.keys())
+        return len({*self._objects, *self._debts})
 
     async def settled(self) -> None:
         """Return when nothing runs; for tests."""
@@ -191,49 +141,27 @@ class Compaction:
         """Stop. What was merged so far is kept; the rest is merged when the object is written
         again."""
         self._closing = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._due.stop()
         for run in self._runs.values():
             run.cancelled = True
         await self.settled()
 
     # --- when ---------------------------------------------------------------------------------
 
-    def _plan(self, due_ms: int, key: ObjectKey) -> None:
-        heapq.heappush(self._schedule, (due_ms, next(self._numbers), key))
-        self._arm()
-
-    def _arm(self) -> None:
-        """Set the timer for whoever is due next."""
-        if self._closing or not self._schedule:
-            return
-        due_ms = max(self._schedule[0][0], self._paused_until_ms)
-        if self._timer is not None:
-            if self._timer_ms <= due_ms:
-                return
-            self._timer.cancel()
-        self._timer_ms = due_ms
-        seconds = max(0.01, (due_ms - self._clock.now_ms()) / 1000)
-        self._timer = self._timers.call_later(seconds, self._fire)
-
     def _fire(self) -> None:
-        self._timer = None
-        now_ms = self._clock.now_ms()
         if self._ground.is_stalled():
-            self._paused_until_ms = now_ms + _PAUSE_MS
-        if now_ms >= self._paused_until_ms:
-            while self._schedule and self._schedule[0][0] <= now_ms:
-                key = heapq.heappop(self._schedule)[2]
-                if key in self._runs:
-                    self._plan(now_ms + _AGAIN_MS, key)
-                elif key not in self._queued and self._is_due(key, now_ms):
-                    self._queued.add(key)
-                    self._ready.append(key)
-            self._start()
-        self._arm()
+            self._due.pause(_PAUSE_MS)
+        now_ms = self._clock.now_ms()
+        for key in self._due.take():
+            if key in self._runs:
+                self._due.add(now_ms + _AGAIN_MS, key)
+            elif key not in self._queued and self._is_due(key, now_ms):
+                self._queued.add(key)
+                self._ready.append(key)
+        self._start()
 
     def _is_due(self, key: ObjectKey, now_ms: int) -> bool:
-        entry, debt = self._objects.get(key), self._debts.get(key)
+        entry, debt = self._objects.find(key), self._debts.get(key)
         return (entry is not None and 0 < entry.due_ms <= now_ms) or (
             debt is not None and 0 < debt.due_ms <= now_ms
         )
@@ -265,11 +193,10 @@ class Compaction:
 
     async def _attempt(self, key: ObjectKey, run: _Run) -> None:
         now_ms = self._clock.now_ms()
-        entry = self._objects.get(key)
+        entry = self._objects.find(key)
         try:
             if entry is not None and 0 < entry.due_ms <= now_ms:
                 await self._compact(key, entry, run, now_ms)
-                entry.failures = 0
             debt = self._debts.get(key)
             if debt is not None and 0 < debt.due_ms <= now_ms and not run.cancelled:
                 await self._sweep(key, debt, now_ms)
@@ -283,16 +210,11 @@ class Compaction:
         except Exception:
             _log.exception("object %s is not compacted", key.id.hex())
             self.statistics.failures += 1
-            self._objects.pop(key, None)
+            self._objects.remove(key)
             self._debts.pop(key, None)
 
-    async def _compact(self, key: ObjectKey, entry: _Object, run: _Run, now_ms: int) -> None:
-        entry.due_ms = 0
-        for file in entry.arrived:
-            entry.chain.add(file)
-        entry.arrived.clear()
-        wants_look = entry.look and entry.chain.base is None
-        entry.look, entry.unseen_bytes = False, 0
+    async def _compact(self, key: ObjectKey, entry: Written, run: _Run, now_ms: int) -> None:
+        wants_look = entry.take()
         until_ms = now_ms - COMPACTION_GRACE_MS
         compactor = Compactor(
             self._scratch, is_stopped=lambda: run.cancelled or run.dropped or self._closing
@@ -310,24 +232,21 @@ class Compaction:
         try:
             end_ms = await self._ground.on_thread(work)
         finally:
-            self._count(key, compactor.tally, now_ms)
-        if self._objects.get(key) is entry:
-            self._next(key, entry, end_ms, now_ms)
-
-    def _next(self, key: ObjectKey, entry: _Object, end_ms: int | None, now_ms: int) -> None:
-        """When the object is due again, or that it is done."""
-        ends = [span_end_ms(file, 1) for file in entry.arrived[:1]]
-        ends += [end_ms] if end_ms is not None else []
-        if not ends and entry.chain.files:
-            last_ms = span_end_ms(entry.chain.files[-1], MERGED_LEVELS[-1])
-            ends += [last_ms] if last_ms + COMPACTION_GRACE_MS > now_ms else []
-        if not ends:
-            del self._objects[key]
+            self._count(key, compactor.tally, wants_look, now_ms)
+        if self._objects.find(key) is not entry:
             return
-        entry.due_ms = min(ends) + COMPACTION_GRACE_MS
-        self._plan(entry.due_ms, key)
+        if entry.done(end_ms, now_ms):
+            self._due.add(entry.due_ms, key)
+        else:
+            self._objects.remove(key)
+            debt = self._debts.get(key)
+            if debt is not None and not debt.due_ms:
+                del self._debts[key]
 
-    async def _sweep(self, key: ObjectKey, debt: _Debt, now_ms: int) -> None:
+    async def _sweep(self, key: ObjectKey, debt: Debt, now_ms: int) -> None:
+        if debt.postponed(now_ms, self._retention.commits_ms):
+            self._due.add(debt.due_ms, key)
+            return
         replica, protected = self._ground.replica(key), partial(self.protected, key)
         gone = await self._ground.on_thread(
             lambda: sweep(replica, now_ms, self._retention, protected)
@@ -335,60 +254,47 @@ class Compaction:
         self.statistics.files_deleted += len(gone)
         if self._debts.get(key) is not debt:
             return
-        if debt.last_ms + self._retention.commits_ms > now_ms:
-            self._plan_sweep(key, debt)  # what was merged since is too young yet
+        if debt.swept(now_ms, self._retention.commits_ms):
+            self._due.add(debt.due_ms, key)
         else:
             del self._debts[key]
 
-    def _count(self, key: ObjectKey, tally: Tally, now_ms: int) -> None:
+    def _count(self, key: ObjectKey, tally: Tally, looked: bool, now_ms: int) -> None:
         self.statistics.compactions += tally.compactions
         self.statistics.snapshots += tally.snapshots
-        if not tally.inputs or key not in self._objects:
-            return
-        debt = self._debts.setdefault(key, _Debt(0, 0, now_ms))
-        debt.files += tally.inputs
-        debt.bytes += tally.input_bytes
-        debt.last_ms = now_ms
-        if not debt.due_ms and (debt.files >= SWEEP_FILES_MIN or debt.bytes >= SWEEP_BYTES_MIN):
-            self._plan_sweep(key, debt)
-
-    def _plan_sweep(self, key: ObjectKey, debt: _Debt) -> None:
-        debt.due_ms = debt.last_ms + self._retention.commits_ms + RETENTION_GRACE_MS
-        self._plan(debt.due_ms, key)
+        if (tally.inputs or looked) and self._objects.find(key) is not None:
+            debt = self._debts.setdefault(key, Debt())
+            if debt.add(tally, looked, now_ms, self._retention.commits_ms):
+                self._due.add(debt.due_ms, key)
 
     # --- what goes wrong ----------------------------------------------------------------------
 
-    def _broken(self, key: ObjectKey, entry: _Object | None, error: DosqlError) -> None:
+    def _broken(self, key: ObjectKey, entry: Written | None, error: DosqlError) -> None:
         """What we believed of the files is wrong, or one is damaged: look once, then give up until
         the object is written again."""
-        if entry is None or self._objects.get(key) is not entry:
+        if entry is None or self._objects.find(key) is not entry:
             return
         entry.failures += 1
         if entry.failures > 1:
             _log.error("object %s is not compacted: %s", key.id.hex(), error)
             self.statistics.failures += 1
-            del self._objects[key]
+            self._objects.remove(key)
             return
-        entry.chain, entry.look = Chain(), True
+        entry.chain, entry.wants_look = Chain(), True
         self._later(key, self._clock.now_ms())
 
     def _later(self, key: ObjectKey, now_ms: int) -> None:
         """Try again after a pause, and leave the bucket alone until then."""
-        self._paused_until_ms = now_ms + _PAUSE_MS
-        entry, debt = self._objects.get(key), self._debts.get(key)
+        self._due.pause(_PAUSE_MS)
+        entry, debt = self._objects.find(key), self._debts.get(key)
         if entry is not None:
-            entry.due_ms = self._paused_until_ms
+            entry.due_ms = now_ms + _PAUSE_MS
         if debt is not None and 0 < debt.due_ms <= now_ms:
-            debt.due_ms = self._paused_until_ms
-        self._plan(self._paused_until_ms, key)
+            debt.due_ms = now_ms + _PAUSE_MS
+        self._due.add(now_ms + _PAUSE_MS, key)
 
     async def _quietly(self, work: Callable[[], None]) -> None:
         try:
             await self._ground.on_thread(work)
         except Exception as error:
             _log.warning("the replica of an object that is gone was not removed: %s", error)
-
-    def _forget_oldest(self) -> None:
-        """Bound the memory."""
-        while len(self._objects) > COMPACTION_OBJECTS_MAX:
-            del self._objects[next(iter(self._objects))]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dosql import limits
+from dosql.bookmarks import Bookmark
 from dosql.clock import Clock, LoopTimers, Randomness, SystemClock, SystemRandomness, Timers
 from dosql.errors import DosqlError, UnavailableError
 from dosql.host.awake import AwakeObjects
@@ -31,12 +32,14 @@ from dosql.host.usage import Usage
 from dosql.log.disk import Disk, RealDisk
 from dosql.log.group_commit import CommitSource, GroupCommit
 from dosql.log.node_log import NodeLog
-from dosql.log.records import Record
+from dosql.log.records import ObjectKey, Record
 from dosql.log.redo import Redo, RedoReport
 from dosql.log.segments import damaged
 from dosql.objects.instance import Budgets, Instance
+from dosql.objects.pending_restore import pending_restore
+from dosql.points import Point
 from dosql.replica.shipper import ReplicationStatistics
-from dosql.sqlite.database import DatabaseLimits
+from dosql.sqlite.database import Database, DatabaseLimits
 from dosql.sqlite.migrations import Migration
 
 if TYPE_CHECKING:
@@ -189,7 +192,10 @@ class Host:
         self.tenants.check_removal = catalog.check_removal
         self._past: Past | None = None
         if self.cold is not None:
+            self.cold.compaction.protected = catalog.needed
             self.tenants.past = lambda: self.past
+            self._awake.past = _LatePast(self)
+            self._files.on_open = self._restore_at_wake
         self.changes = Changes(settings.changes, clock=clock, timers=timers or LoopTimers())
         self.tenants.on_durable = self.changes.durable
         self._objects: Objects | None = None
@@ -260,6 +266,7 @@ class Host:
             raise
         try:
             await host._awake.get(CATALOG_KEY, CATALOG_MIGRATIONS)
+            host._catalog.load()
             if app is not None:
                 host._objects = host._open_objects(app, timers or LoopTimers())
         except BaseException:
@@ -295,6 +302,21 @@ class Host:
             timers=timers,
             randomness=self._randomness,
         )
+
+    def _restore_at_wake(self, db: Database, key: ObjectKey) -> None:
+        bookmark = pending_restore(db)
+        if bookmark is not None and self.cold is not None:
+            from dosql.host.past_states import restore_at_wake  # rarely wanted
+
+            restore_at_wake(
+                db,
+                key,
+                bookmark,
+                self.cold.shipper.replica(key),
+                scratch=self._directory.scratch,
+                clock=self._clock,
+                retention=self.settings.changes.retention,
+            )
 
     @property
     def past(self) -> Past:
@@ -426,6 +448,8 @@ class Host:
     def _catalog_instance(self) -> Instance:
         instance = self._awake.peek(CATALOG_KEY)
         if instance is None:
+            if self.cold is not None and self.cold.replaced:
+                self.cold.check()
             if self._catalog_wake is None or self._catalog_wake.done():
                 self._catalog_wake = asyncio.get_running_loop().create_task(
                     self._awake.get(CATALOG_KEY, CATALOG_MIGRATIONS)
@@ -437,6 +461,16 @@ class Host:
                 retry_after_s=1,
             )
         return instance
+
+
+class _LatePast:
+    """What objects know of the past; nothing of it is loaded before it is wanted."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def bookmark_at(self, key: ObjectKey, point: Point) -> Bookmark:
+        return await self._host.past.travel.bookmark_at(key, point)
 
 
 def recover(
@@ -462,6 +496,7 @@ def recover(
         _log.info("redid %d commits of %d objects", report.records, report.objects)
     if behind is not None and seeds is not None:
         behind.add(seeds.batches)
+        behind.tails = seeds.tails
     log.cut_all(keep_aside=bool(report.damaged))
     return report
 

@@ -150,6 +150,7 @@ class Lives:
         if id.name is None and entry is not None:
             id = ObjectId(id.raw, entry.name)
         ground = await self._grounds.ground(key)
+        wrote = ground.bookmark.txid != ground.durable_txid
         resident = Resident(
             id,
             registration,
@@ -165,6 +166,8 @@ class Lives:
         )
         self._residents[key] = self._by_id[id.raw] = resident
         await resident.life.begin()
+        if wrote:  # the wake was a restore, which may have brought other alarms
+            await resident.settle_alarms()
         return resident
 
     def _forget(self, resident: Resident) -> None:

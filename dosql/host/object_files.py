@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,10 @@ _log = logging.getLogger("dosql.host")
 
 
 _DEFAULT_CHANGES = ChangeSettings()
+
+
+def _nothing(db: Database, key: ObjectKey) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,9 @@ class ObjectFiles:
         self._vfs = vfs
         self._distrusted: set[ObjectKey] = set()
         self.cold: ColdTier | None = None
+        self.on_open: Callable[[Database, ObjectKey], None] = _nothing
+        """Called on a thread with the open database of an object that has no schema of ours; what
+        it commits is logged as that of migrations is."""
         self._unsynced: dict[ObjectKey, int] = {}
         """What the files of sleeping objects hold that is not yet durable in them."""
 
@@ -117,6 +125,16 @@ class ObjectFiles:
             CorruptError: the file is damaged or missing.
             MigrationError: the schema could not be brought up to date.
         """
+        try:
+            return self._open(key, migrations)
+        except CorruptError as error:
+            if self.cold is None or not self.cold.broke(key, error):
+                raise
+            return self._open(key, migrations)
+
+    def _open(
+        self, key: ObjectKey, migrations: tuple[Migration, ...] | None
+    ) -> tuple[Path, Database, int]:
         path = database_path(self._objects, key)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         if self.cold is None or not self._bring(self.cold, key, path):
@@ -137,6 +155,8 @@ class ObjectFiles:
                 db.next_txid = lambda: txid + 1
                 self._capture(db, key)
                 apply_migrations(db, migrations, now_ms=self._clock.now_ms())
+            else:
+                self.on_open(db, key)
         except BaseException:
             # What was committed on the way is in no log: give it up with the WAL.
             db.close()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+from dosql.bookmarks import Bookmark
 from dosql.clock import Clock
+from dosql.errors import CorruptError, NotFoundError
 from dosql.log.records import ObjectKey
 from dosql.objects.pending_restore import forget_pending
+from dosql.replica.history import check_database, write_state
+from dosql.replica.replica import Replica
 from dosql.sqlite.capture import resume_capture
 from dosql.sqlite.change_log import ChangeLog, Retention
 from dosql.sqlite.database import Database
 from dosql.sqlite.migrations import Migration, apply_migrations
 from dosql.sqlite.replacement import replace_contents
+
+_log = logging.getLogger("dosql.host")
 
 
 def prepare_state(
@@ -49,6 +56,42 @@ def prepare_state(
         db.checkpoint()
     finally:
         db.close()
+
+
+def restore_at_wake(
+    db: Database,
+    key: ObjectKey,
+    bookmark: Bookmark,
+    replica: Replica,
+    *,
+    scratch: Path,
+    clock: Clock,
+    retention: Retention,
+) -> None:
+    """Do a restore that the object ordered, before anybody uses its database. If the state is not
+    kept any more, the order is dropped: the object goes on as it is.
+
+    Raises UnavailableError: the bucket cannot be reached; the next wake tries again.
+    """
+    path = scratch / f"wake-{key.filename}"
+    try:
+        if write_state(replica, bookmark.txid, path) is not None:
+            check_database(path)
+        prepare_state(
+            path,
+            key,
+            clock=clock,
+            retention=retention,
+            captured=db.capture is not None,
+            migrations=None,
+        )
+        replace_state(db, path, key, clock=clock, retention=retention)
+    except (NotFoundError, CorruptError) as error:
+        _log.error("object %s was not restored to %s: %s", key.id.hex(), bookmark, error)
+        forget_pending(db)
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def replace_state(

@@ -56,9 +56,12 @@ class Tenant:
         body, bookmark = await self._call(work)
         return Done(body, bookmark)
 
-    async def perform(self, work: Callable[[Database], T]) -> tuple[T, Bookmark]:
-        """As `call`, for work of the host's own, whose result is not encoded."""
-        return await self._call(work)
+    async def perform(
+        self, work: Callable[[Database], T], *, confirmed: bool = True
+    ) -> tuple[T, Bookmark]:
+        """As `call`, for work of the host's own, whose result is not encoded. ``confirmed``: see
+        `Instance.call`."""
+        return await self._call(work, confirmed=confirmed)
 
     async def call_at(self, at: str, work: Work) -> Done:
         """Run ``work``, which reads, on the tenant's state at a point: RFC 3339 or a bookmark.
@@ -74,14 +77,16 @@ class Tenant:
         await self._tenants.in_bucket(self.name)
         return Done(*await past.travel.read(self.key, point, work))
 
-    async def _call(self, work: Callable[[Database], T]) -> tuple[T, Bookmark]:
+    async def _call(
+        self, work: Callable[[Database], T], *, confirmed: bool = True
+    ) -> tuple[T, Bookmark]:
         tenants = self._tenants
         while True:
             instance = tenants.awake.find(self.key)
             if instance is None:
                 instance = await tenants.wake(self)
             try:
-                return await instance.call(work)
+                return await instance.call(work, confirmed=confirmed)
             except InstanceClosed:
                 continue
 

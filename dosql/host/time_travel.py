@@ -75,6 +75,10 @@ class TimeTravel:
             return await self.on_thread(lambda: state_of(replica, point.txid))
         return await self.on_thread(lambda: state_at(replica, point))
 
+    async def bookmark_at(self, key: ObjectKey, point: Point) -> Bookmark:
+        """See `dosql.objects.ground.Past`."""
+        return Bookmark((await self.find(key, point)).txid, key.incarnation)
+
     def _check(self, key: ObjectKey, bookmark: Bookmark) -> None:
         if bookmark.incarnation != key.incarnation:
             raise NotFoundError(

@@ -13,9 +13,23 @@ from dosql.bookmarks import Bookmark
 from dosql.errors import DosqlError
 from dosql.log.records import ObjectKey
 from dosql.objects.turns import Turns
+from dosql.points import Point
 from dosql.sqlite.database import Database
 
 T = TypeVar("T")
+
+
+class Past(Protocol):
+    """The states that objects had."""
+
+    async def bookmark_at(self, key: ObjectKey, point: Point) -> Bookmark:
+        """The state at this point, which can be restored: the newest that is not younger.
+
+        Raises:
+            NotFoundError: ``restore_point_not_found``.
+            UnavailableError: the bucket cannot be asked.
+        """
+        ...
 
 
 class Ground(Protocol):
@@ -29,6 +43,8 @@ class Ground(Protocol):
     broken: DosqlError | None
     used_at: float
     """When the last event came, on the monotonic clock."""
+    past: Past | None
+    """None: nothing of the past is kept."""
     pins: int
     """Events and background work under way: while there are any, the object is not put to sleep."""
     txid: int

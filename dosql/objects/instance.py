@@ -23,11 +23,15 @@ from dosql.errors import BudgetError, DosqlError, OutcomeUnknownError, Unavailab
 from dosql.limits import REPLICA_WAIT_S
 from dosql.log.group_commit import Flush, GroupCommit
 from dosql.log.records import Batch, ObjectKey, Record
+from dosql.objects.ground import Past
 from dosql.objects.turns import Turns
 from dosql.sqlite.database import Database
 from dosql.sqlite.wal import WalReader
 
 T = TypeVar("T")
+
+UNCONFIRMED_S = 1.0
+"""How long commits that nobody waits for may stay out of the log: so many of them share a sync."""
 
 
 class InstanceClosed(Exception):
@@ -93,11 +97,18 @@ class Instance:
         """Newest batch the log has acknowledged."""
         self.durable_txid = txid
         """Newest batch that whoever waits is told of: it is where its durability mode wants it."""
+        self.holds = True
+        """Whether commits wait in the database while a batch is on its way beyond the log."""
+        self.past: Past | None = None
+        """What is kept of its past; None: nothing."""
         self.pins = 0
         self.on_durable: Callable[[], None] = _nobody
         self._size_bytes = db.size_bytes
         self._wal = WalReader(path, db.page_size)
         self._taken = 0  # at a wake the WAL is empty but for what the migrations committed
+        self._seen = 0  # frames at the end of the newest work
+        self._confirmed_txid = txid  # newest batch that a reply must wait for
+        self._later: asyncio.TimerHandle | None = None  # unconfirmed commits wait for it
         self._flush: Flush | None = None
         self._commits = commits
         self._clock = clock
@@ -113,11 +124,18 @@ class Instance:
 
     # --- calls --------------------------------------------------------------------------------
 
-    async def call(self, work: Callable[[Database], T]) -> tuple[T, Bookmark]:
+    async def call(
+        self, work: Callable[[Database], T], *, confirmed: bool = True
+    ) -> tuple[T, Bookmark]:
         """Run ``work`` as one event; return when all it saw and wrote is durable.
 
         Work that outlasts its inline budget is rolled back and run again on a worker thread.
         A cancelled call leaves the work either done or not begun, never half.
+
+        With ``confirmed=False`` neither this call nor any later one waits for what ``work``
+        wrote: it goes to the log with the next confirmed commit, within `UNCONFIRMED_S` at the
+        latest, and a crash before that undoes it. Only for tables of the server's, which no
+        reply shows; the bookmark leaves it out.
 
         Raises:
             InstanceClosed: the object went to sleep meanwhile.
@@ -131,21 +149,21 @@ class Instance:
             self.check_open()
             self.used_at = self._clock.monotonic()
             try:
-                value = self.run_inline(work)
+                value = self.run_inline(work, confirmed=confirmed)
             except BudgetError as error:
                 if error.code != "query_timeout":
                     raise
                 await self.number_commits()
                 leave = False
-                value, bookmark = await self._run_on_worker(work, self._budgets.statement_s)
+                value, txid = await self._run_on_worker(work, self._budgets.statement_s)
             else:
-                bookmark = self.bookmark
+                txid = self._confirmed_txid
         finally:
             if leave:
                 self.turns.leave()
-        if bookmark.txid > self.durable_txid:
-            await self.durable(bookmark.txid)
-        return value, bookmark
+        if txid > self.durable_txid and confirmed:
+            await self.durable(txid)
+        return value, Bookmark(txid, self.key.incarnation)
 
     @property
     def statement_s(self) -> float:
@@ -161,14 +179,14 @@ class Instance:
         if self._replication is not None:
             self.db.refuse_writes(self._replication.refusal)
 
-    def run_inline(self, work: Callable[[Database], T]) -> T:
+    def run_inline(self, work: Callable[[Database], T], *, confirmed: bool = True) -> T:
         """Run ``work`` on the loop within the turn. BudgetError: rolled back, took too long."""
         db = self.db
         db.set_deadline(self._budgets.inline_s)
         try:
             return work(db)
         finally:
-            self.after_work()
+            self.after_work(confirmed=confirmed)
 
     async def number_commits(self) -> None:
         """Within the turn, before work that the log may overtake: the commit of it must be in a
@@ -181,42 +199,52 @@ class Instance:
         future = self._workers.submit(self._work_on_thread, work, seconds)
         return await _uninterrupted(asyncio.wrap_future(future))
 
-    async def _run_on_worker(
-        self, work: Callable[[Database], T], seconds: float
-    ) -> tuple[T, Bookmark]:
+    async def _run_on_worker(self, work: Callable[[Database], T], seconds: float) -> tuple[T, int]:
         """Run ``work`` on a worker thread and leave the turn when it has ended, come what may.
 
-        The bookmark is that of its end: others may have had their turns before we hear of it.
+        With the newest batch as of its end: others may have had their turns before we hear of it.
         """
-        bookmark = self.bookmark
+        txid = self._confirmed_txid
         future = asyncio.wrap_future(self._workers.submit(self._work_on_thread, work, seconds))
 
         def ended(_: asyncio.Future[T]) -> None:
-            nonlocal bookmark
+            nonlocal txid
             self.after_work()
-            bookmark = self.bookmark
+            txid = self._confirmed_txid
             self.turns.leave()
 
         future.add_done_callback(ended)
         value = await asyncio.shield(future)
-        return value, bookmark
+        return value, txid
 
     def _work_on_thread(self, work: Callable[[Database], T], seconds: float) -> T:
         self.db.set_deadline(seconds, on_thread=True)
         return work(self.db)
 
-    def after_work(self) -> None:
+    def after_work(self, *, confirmed: bool = True) -> None:
         """On the loop, after any work within the turn: pass commits on, notice a broken file."""
         db = self.db
         if db.broken is not None:
             self.break_(db.broken)
-        elif db.wal_frames != self._taken:
+        elif db.wal_frames != self._seen:
+            self._seen = db.wal_frames
+            if confirmed:
+                self._confirmed_txid = self.txid + 1
+                self._pass_on()
+            elif self._later is None:
+                loop = asyncio.get_running_loop()
+                self._later = loop.call_later(UNCONFIRMED_S, self._pass_on_unconfirmed)
+
+    def _pass_on_unconfirmed(self) -> None:
+        """What nobody waits for, if nothing else has taken it along meanwhile."""
+        self._later = None
+        if self.broken is None and not self.closed and self.db.wal_frames != self._taken:
             self._pass_on()
 
     def _pass_on(self) -> None:
         """Have the log take what is committed; if it must go further than the log, only when
         what went before has arrived: then that is one batch, however much came meanwhile."""
-        if self._replication is None or self.durable_txid == self.txid:
+        if self._replication is None or not self.holds or self.durable_txid == self.txid:
             self._flush = self._commits.committed(self)
 
     # --- durability ---------------------------------------------------------------------------
@@ -232,6 +260,8 @@ class Instance:
 
         ``txid`` is that of a `bookmark`. Raises what the commit failed with.
         """
+        if txid > self.txid and self.broken is None:
+            self._pass_on()  # it may hold unconfirmed commits, which wait for nobody
         if self._replication is not None:
             await self._arrived(txid)
             return
@@ -322,7 +352,7 @@ class Instance:
     async def flush(self) -> None:
         """Within the turn: return when nothing is left that the log does not have."""
         while (txid := self.bookmark.txid) != self.logged_txid:
-            if self._replication is not None and self.txid != txid:
+            if self.txid != txid:
                 self._flush = self._commits.committed(self)
             if self._flush is not None:
                 await self._flush.wait()
@@ -335,11 +365,13 @@ class Instance:
         durable = self.logged_txid == self.txid and self._taken == self.db.wal_frames
         assert durable, "a checkpoint must never pass the log"
         self.db.checkpoint()
-        self._taken = self.db.wal_frames
+        self._taken = self._seen = self.db.wal_frames
 
     def close(self) -> None:
         """Give the file back as it is. Within the turn, or after the instance broke."""
         self.closed = True
+        if self._later is not None:
+            self._later.cancel()
         self.db.close()
         self._wal.close()
 

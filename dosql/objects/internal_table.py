@@ -45,3 +45,13 @@ class InternalTable:
                 raise
             db.internal_run(self._create)
             db.internal_run(sql, params)
+
+    def upsert(self, db: Database, sql: str, params: Params) -> list[Row]:
+        """Run an INSERT with RETURNING; the table is made if it is missing."""
+        try:
+            return db.internal_query(sql, params)
+        except SqlError as error:
+            if error.message != self._missing:
+                raise
+            db.internal_run(self._create)
+            return db.internal_query(sql, params)

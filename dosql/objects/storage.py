@@ -11,13 +11,17 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TypeVar
 
+from dosql.bookmarks import Bookmark
+from dosql.errors import InvalidRequestError
 from dosql.objects.activation import Activation
 from dosql.objects.alarm_store import AlarmStore
 from dosql.objects.alarms import Alarms, time_ms
 from dosql.objects.kv import AsyncKV, SyncKV
 from dosql.objects.kv_store import KeyValueStore
+from dosql.objects.pending_restore import order_restore
 from dosql.objects.settled import Settled
 from dosql.objects.sql import Sql
+from dosql.points import Point
 
 T = TypeVar("T")
 _SINGLE = ""
@@ -144,3 +148,45 @@ class ObjectStorage(AsyncKV):
     def get_current_bookmark(self) -> Settled[str]:
         """The name of the state as it is now, the current event's writes included."""
         return Settled(str(self._activation.current_bookmark))
+
+    async def get_bookmark_for_time(self, at: int | datetime) -> str:
+        """The name of the newest state that was committed at this time (ms since the epoch, or an
+        aware datetime) or before it. A time to come is now.
+
+        Raises:
+            NotFoundError: ``restore_point_not_found``: nothing that old is kept.
+            InvalidRequestError: ``no_bucket``: nothing of the past is kept here at all.
+            UnavailableError: the bucket cannot be asked.
+        """
+        return str(await self._bookmark_at(time_ms(at)))
+
+    async def on_next_session_restore_bookmark(self, bookmark: str) -> str:
+        """Have the whole database be as it was at this bookmark when the object is woken next:
+        tables, keys and alarms. `ctx.abort` makes that happen at once. Until then the object goes
+        on as it is. The last order counts, and it is durable when this returns.
+
+        The result is the bookmark that takes the restore back: the state as it is now.
+
+        Raises:
+            InvalidRequestError: ``invalid_bookmark``; ``no_bucket``.
+            NotFoundError: ``restore_point_not_found``: it is not kept any more, or another
+                object's.
+            ConflictError: ``transaction_open``: not possible in a transaction.
+        """
+        what = "on_next_session_restore_bookmark()"
+        self._activation.not_in_transaction(what)
+        point = await self._bookmark_at(Bookmark.parse(bookmark))
+        self._activation.not_in_transaction(what)
+        order_restore(self._activation.write(), point)
+        undo = self._activation.current_bookmark
+        await self._activation.synced()
+        return str(undo)
+
+    async def _bookmark_at(self, point: Point) -> Bookmark:
+        ground = self._activation.ground
+        if ground.past is None:
+            raise InvalidRequestError(
+                "Nothing of the past is kept here: there is no bucket.", code="no_bucket"
+            )
+        await self._activation.synced()
+        return await ground.past.bookmark_at(ground.key, point)

@@ -25,7 +25,8 @@ class Chain:
     base: FileInfo | None = None
     files: list[FileInfo] = field(default_factory=list[FileInfo])
     database_bytes: int = 0
-    """Size of the database after the newest merge; 0: not known."""
+    """Size of the database after `sized_txid`; 0: not known."""
+    sized_txid: int = 0
     undated: set[FileInfo] = field(default_factory=set[FileInfo])
     """Files whose timestamp is that at which they were stored: later than their last commit."""
 
@@ -45,6 +46,11 @@ class Chain:
             self.files.append(file)
         elif file.max_txid > self.end:
             self.base, self.files = None, [file]
+
+    def sized(self, txid: int, database_bytes: int) -> None:
+        """A merge found the size of the database after ``txid``."""
+        if txid > self.sized_txid:
+            self.sized_txid, self.database_bytes = txid, database_bytes
 
     def runs(self, level: int, until_ms: int) -> list[slice]:
         """The runs that make one file of ``level`` each, of spans of time that have ended at

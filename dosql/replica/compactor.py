@@ -68,12 +68,10 @@ class Compactor:
         self._date(replica, chain, level, until_ms)
         runs = chain.runs(level, until_ms)
         for run in runs:
-            is_last = run.stop == len(chain.files)
             inputs = chain.files[run]
             merged, file = self.write(replica, inputs, level)
             chain.files[run] = [file]
-            if is_last:
-                chain.database_bytes = merged.header.commit * merged.header.page_size
+            chain.sized(file.max_txid, merged.header.commit * merged.header.page_size)
             _forget(replica, inputs)
             self.tally.compactions += 1
             self.tally.inputs += len(inputs)
@@ -111,7 +109,7 @@ class Compactor:
         self.tally.snapshots += 1
         chain.undated.difference_update(chain.files[:count])
         chain.base, chain.files[:count] = file, []
-        chain.database_bytes = merged.header.commit * merged.header.page_size
+        chain.sized(file.max_txid, merged.header.commit * merged.header.page_size)
         return file
 
     def write(

@@ -61,7 +61,7 @@ def expired(
         for level in (RAW_LEVEL, SNAPSHOT_LEVEL)
     }
     merged = {
-        1: _Coverage(known, 1, now_ms - settings.commits_ms),
+        1: _Coverage(known, 1, now_ms - settings.commits_ms - RETENTION_GRACE_MS),
         2: _Coverage(known, 2, now_ms - settings.fine_ms - RETENTION_GRACE_MS),
     }
     going = [

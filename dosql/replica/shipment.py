@@ -133,6 +133,11 @@ class Shipment:
         return self._task is None and not self.is_behind and not self._waiters
 
     @property
+    def is_moving(self) -> bool:
+        """Whether it is at work."""
+        return self._task is not None
+
+    @property
     def spool_bytes(self) -> int:
         """What it holds in memory."""
         return self._spool_bytes
@@ -234,7 +239,7 @@ class Shipment:
     async def _keep_pace(self) -> None:
         """Return when the next file may be sent."""
         pace = self._carrier.pace
-        self._joins = len(self._spool) >= REPLICA_COALESCE_FROM
+        self._joins = pace is not None and len(self._spool) >= REPLICA_COALESCE_FROM
         if pace is not None and not self._joins and not pace.take():
             self._urge.clear()
             pause_s = 0.0 if self._waiters else pace.pause_s(self._sent_at)

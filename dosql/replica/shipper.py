@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from dosql.clock import Clock
-from dosql.errors import DosqlError
-from dosql.limits import REPLICA_SPOOL_BYTES_MAX
+from dosql.clock import Clock, jitter
+from dosql.errors import DosqlError, OutcomeUnknownError, UnavailableError
+from dosql.limits import REPLICA_RETRY_S_MAX, REPLICA_SPOOL_BYTES_MAX
 from dosql.log.records import Batch, Drop, ObjectKey, Record
 from dosql.replica.bucket import Bucket
 from dosql.replica.image_file import ImageFile
@@ -77,6 +77,8 @@ class Shipper:
         self._resting: dict[ObjectKey, int] = {}
         """What is in the bucket of objects that sleep: less memory than a shipment."""
         self._removals: set[asyncio.Task[None]] = set()
+        self._catalog_txid = 0
+        """The catalog's newest batch in the commit log since the start."""
         self._spool_bytes = 0
         self._files = 0
         self._bytes = 0
@@ -115,29 +117,38 @@ class Shipper:
             self._resting[key] = shipment.shipped_txid
 
     def appended(self, records: Iterable[Record]) -> None:
-        """The commit log has these, all in one group."""
+        """The commit log has these, all in one group.
+
+        What an object stored goes behind the catalog's newest change, as it did into the log: a
+        catalog in the bucket that did not know of it would lose it with the machine.
+        """
         batches: list[Batch] = []
-        catalog_txid = 0
+        dropped: set[ObjectKey] = set()
+        catalog_txid = self._catalog_txid
         for record in records:
             if isinstance(record, Drop):
-                self._drop(record.key)
-            elif record.key == self._catalog:
-                catalog_txid = record.txid
-                batches.append(record)
+                dropped.add(record.key)
             else:
                 batches.append(record)
+                if record.key == self._catalog:
+                    catalog_txid = self._catalog_txid = record.txid
         for batch in batches:
+            if batch.key in dropped:
+                continue
             needed = 0 if batch.key == self._catalog else catalog_txid
             self._spool_bytes += batch.pages.size_bytes
             self.shipment(batch.key).add(batch, needed)
+        for key in dropped:
+            self._drop(key, catalog_txid)
         while self._spool_bytes > REPLICA_SPOOL_BYTES_MAX:
             largest = max(self._shipments.values(), key=lambda each: each.spool_bytes)
             if not largest.spool_bytes:
                 break
             largest.drop_spool()
 
-    def _drop(self, key: ObjectKey) -> None:
-        """The object has ceased to exist, and so do its files."""
+    def _drop(self, key: ObjectKey, catalog_txid: int) -> None:
+        """The object has ceased to exist, and so do its files, once the bucket's catalog says so
+        too: a server that was replaced without knowing it must not delete what is another's."""
         shipment = self._shipments.pop(key, None)
         self._resting.pop(key, None)
         replica = self.replica(key)
@@ -145,7 +156,18 @@ class Shipper:
         async def remove() -> None:
             if shipment is not None:
                 await shipment.end()
-            await self.on_thread(replica.remove)
+            pause = 0.05
+            while True:
+                try:
+                    if catalog_txid:
+                        await self.catalog_reached(catalog_txid)
+                    await self.on_thread(replica.remove)
+                    return
+                except (UnavailableError, OutcomeUnknownError) as error:
+                    if error.code == "object_moved":
+                        raise
+                await asyncio.sleep(jitter(pause / 2, pause))
+                pause = min(pause * 2, REPLICA_RETRY_S_MAX)
 
         task = asyncio.get_running_loop().create_task(remove())
         self._removals.add(task)
@@ -220,11 +242,20 @@ class Shipper:
             for each in self._shipments.values()
             if each.is_behind
         ]
-        await asyncio.gather(*waits, *self._removals, return_exceptions=True)
+        if self._removals:
+            waits.append(_bounded(set(self._removals), seconds))
+        await asyncio.gather(*waits, return_exceptions=True)
         return self.behind()
 
     async def close(self) -> None:
         """Stop all shipments and give the threads back."""
+        for task in set(self._removals):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         for shipment in list(self._shipments.values()):
             await shipment.end()
         self._threads.shutdown()
+
+
+async def _bounded(tasks: set[asyncio.Task[None]], seconds: float) -> None:
+    await asyncio.wait(tasks, timeout=seconds)

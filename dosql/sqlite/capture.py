@@ -399,8 +399,10 @@ def _told_rowid(table: CapturedTable, rowid: int, image: Image) -> int | None:
     """The row id where it is the key; NULLs, which SQLite allows in a key, tell no rows apart."""
     if table.rowid is None:
         return None
-    key = table.key
-    return rowid if not key or any(image[at] is None for at in key) else None
+    for at in table.key:
+        if image[at] is None:
+            return rowid
+    return None if table.key else rowid
 
 
 def _reset(reason: str) -> tuple[str, bytes]:

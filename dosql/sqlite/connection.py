@@ -7,6 +7,7 @@ the file, and how the server's right is lent to a statement and taken back.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 import apsw
 
 from dosql.clock import Clock
-from dosql.errors import ConflictError, DosqlError, ForbiddenError
+from dosql.errors import BudgetError, ConflictError, DosqlError, ForbiddenError, QuotaError
 from dosql.limits import (
     DATABASE_BYTES_MAX,
     PROGRESS_STEPS,
@@ -22,12 +23,23 @@ from dosql.limits import (
     RESERVED_TABLE_PREFIX,
     RESULT_BYTES_MAX,
     ROWS_MAX,
+    SCHEMA_OBJECTS_MAX,
+    SERVER_TABLES,
+    STATEMENT_HEAP_BYTES_MAX,
+    VALUE_BYTES_MAX,
 )
 from dosql.sqlite import border
 from dosql.sqlite.opening import open_connection, open_read_only
 from dosql.sqlite.rows import Row
-from dosql.sqlite.sandbox import INTERNAL_PREPARE_FLAGS, RESERVED_NAME, Right, Sandbox
+from dosql.sqlite.sandbox import (
+    INTERNAL_PREPARE_FLAGS,
+    RESERVED_NAME,
+    SERVER_REFERENCE,
+    Right,
+    Sandbox,
+)
 from dosql.sqlite.statements import STATEMENTS_MAX, Inspector, Shape
+from dosql.sqlite.watchdog import WATCHDOG
 from dosql.wire import Params, SqlValue
 
 if TYPE_CHECKING:
@@ -38,6 +50,11 @@ _DISK_RESERVE_BYTES = 1024 * 1024
 _RESERVED_NAMES = (
     f"SELECT name FROM sqlite_schema WHERE lower(substr(name, 1, {len(RESERVED_TABLE_PREFIX)}))"
     f" = '{RESERVED_TABLE_PREFIX}'"
+)
+_MADE = (
+    "SELECT name, 'virtual', sql FROM sqlite_schema WHERE type = 'table' AND rootpage = 0"
+    " UNION ALL SELECT m.name, 'parent', f.\"table\""
+    " FROM sqlite_schema AS m, pragma_foreign_key_list(m.name) AS f WHERE m.type = 'table'"
 )
 
 
@@ -69,8 +86,10 @@ class Connection:
         limits: DatabaseLimits = _NO_LIMITS_GIVEN,
         vfs: str | None = None,
         read_only: bool = False,
+        server_tables: frozenset[str] = SERVER_TABLES,
     ) -> None:
-        """``read_only``: see `open_read_only`."""
+        """``read_only``: see `open_read_only`. ``server_tables``: those that tenants' SQL does not
+        reach, beside those with the reserved prefix; in lower case."""
         self.wal_frames = 0
         """Committed frames in the -wal since the last checkpoint."""
         self.broken: DosqlError | None = None
@@ -93,6 +112,14 @@ class Connection:
         self._monotonic = clock.monotonic
         self._deadline: float | None = None
         self._expired = False
+        self._movable = False
+        """A statement that takes long here will be run again on a worker thread."""
+        self._length = VALUE_BYTES_MAX
+        """Bytes that a value may have now."""
+        self._heap_max = 0
+        self._too_much = False
+        self.watch = 0
+        self._controlling = threading.Lock()
         self._rows_max = limits.rows
         self._bytes_max = limits.result_bytes
         self._folder = os.path.dirname(os.path.abspath(path))
@@ -107,7 +134,7 @@ class Connection:
             if ours is None:
                 raise
             raise ours from error
-        self._sandbox = Sandbox(self._connection)
+        self._sandbox = Sandbox(self._connection, server_tables)
         self._inspector = Inspector(self._connection, self._sandbox)
         self._known = self._inspector.known
         self._cursor = self._connection.cursor()
@@ -151,18 +178,35 @@ class Connection:
         """Differs from an earlier one if rows were written, or something was undone, since."""
         return self._connection.total_changes(), self._undone
 
-    def set_deadline(self, seconds: float | None, *, on_thread: bool = False) -> None:
+    def set_deadline(
+        self, seconds: float | None, *, on_thread: bool = False, movable: bool = False
+    ) -> None:
         """Statements that still run after so many seconds from now raise BudgetError
         (``query_timeout``) and leave nothing behind; None: no deadline.
 
-        ``on_thread``: they run beside the event loop, and are looked at less often.
+        ``on_thread``: they run beside the event loop, and are looked at less often. ``movable``:
+        after that error they will be, so it also meets those whose values are too long to be
+        handled on the event loop.
         """
+        self.watch = 0
+        self._movable = movable
         steps = PROGRESS_STEPS_ON_THREAD if on_thread else PROGRESS_STEPS
         if steps != self._progress_steps:
             self._progress_steps = steps
             self._connection.set_progress_handler(self._is_past_deadline, steps)
-        self._expired = False
+        self._expired = self._too_much = False
         self._deadline = None if seconds is None else self._monotonic() + seconds
+        if on_thread and seconds is not None:
+            self._heap_max = apsw.memory_used() + STATEMENT_HEAP_BYTES_MAX
+            WATCHDOG.watch(self, seconds)
+        else:
+            self._heap_max = 0
+
+    def stop_overdue(self) -> None:
+        """Interrupt what runs, if it is past its deadline. Callable from any thread."""
+        with self._controlling:
+            if self._is_past_deadline():
+                self._connection.interrupt()
 
     def internal_query(self, sql: str, params: Params = ()) -> list[Row]:
         """Run a statement of the server's and return its rows, without limits on their number.
@@ -172,6 +216,8 @@ class Connection:
         """
         if self._refusal is not None:
             self._refuse()
+        if self._length != VALUE_BYTES_MAX:
+            self._set_length(VALUE_BYTES_MAX)
         sandbox = self._sandbox
         right, sandbox.right = sandbox.right, Right.INTERNAL
         try:
@@ -279,13 +325,27 @@ class Connection:
 
     # --- for Database --------------------------------------------------------------------
 
+    def _set_length(self, length: int) -> None:
+        self._connection.limit(apsw.SQLITE_LIMIT_LENGTH, length)
+        self._length = length
+
+    def _bound(self, shape: Shape) -> None:
+        """Before a statement runs: values may be as long as it may handle here."""
+        length = shape.inline_bytes if self._movable else shape.thread_bytes
+        if length != self._length:
+            self._set_length(length)
+
     def _inspect(self, sql: str) -> Shape:
+        if self._length != VALUE_BYTES_MAX:
+            self._set_length(VALUE_BYTES_MAX)
         try:
             return self._inspector.inspect(sql)
         except Exception as error:
             self._fail(error, sql, preparing=True)
 
     def _inspect_first(self, sql: str) -> tuple[Shape, str]:
+        if self._length != VALUE_BYTES_MAX:
+            self._set_length(VALUE_BYTES_MAX)
         try:
             return self._inspector.inspect_first(sql)
         except Exception as error:
@@ -299,7 +359,8 @@ class Connection:
         """
         sandbox = self._sandbox
         right, sandbox.right = sandbox.right, Right.INTERNAL
-        deadline, self._deadline = self._deadline, None
+        with self._controlling:  # the watchdog looks at it and interrupts in one go
+            deadline, self._deadline = self._deadline, None
         try:
             self._cursor.execute(sql, prepare_flags=INTERNAL_PREPARE_FLAGS)
         except Exception as error:
@@ -312,9 +373,28 @@ class Connection:
         return frozenset(row[0] for row in self.internal_query(_RESERVED_NAMES))
 
     def _check_names(self, before: frozenset[SqlValue]) -> None:
-        """The sandbox does not see the new name in ALTER TABLE ... RENAME TO; this does."""
+        """What the sandbox does not see: the new name in ALTER TABLE ... RENAME TO, the parent of
+        a foreign key, the table that a full-text table shows."""
         if self._reserved_names() != before:
             raise ForbiddenError(RESERVED_NAME.message, code=RESERVED_NAME.code)
+        sandbox = self._sandbox
+        for name, kind, sql in self.internal_query(_MADE):
+            if sandbox.is_servers(str(name)):
+                continue
+            if kind == "virtual" and sandbox.shows_servers(str(sql)):
+                raise ForbiddenError(SERVER_REFERENCE.message, code=SERVER_REFERENCE.code)
+            if kind == "parent" and sandbox.is_servers(str(sql)):
+                raise ForbiddenError(SERVER_REFERENCE.message, code=SERVER_REFERENCE.code)
+
+    def _check_schema_size(self) -> None:
+        """Raises QuotaError ``schema_limit``."""
+        count = self.internal_query("SELECT count(*) FROM sqlite_schema")[0][0]
+        if int(str(count)) > SCHEMA_OBJECTS_MAX:
+            raise QuotaError(
+                f"A database has at most {SCHEMA_OBJECTS_MAX:,} tables, indexes, views and "
+                "triggers.",
+                code="schema_limit",
+            )
 
     def _drop_cursor(self) -> None:
         """End a statement whose rows were not all drawn."""
@@ -345,6 +425,11 @@ class Connection:
             no_space=isinstance(error, apsw.FullError) and self._is_disk_full(),
             denial=self._sandbox.denial,
         )
+        if isinstance(error, apsw.TooBigError) and not preparing and self._movable:
+            if self._length < VALUE_BYTES_MAX:
+                ours = BudgetError("The statement took longer than allowed.")
+        if self._too_much and isinstance(error, apsw.InterruptError):
+            ours = BudgetError("The statement needs too much memory.", code="memory_limit")
         refusal = self._write_refusal
         if refusal is not None and isinstance(error, apsw.ReadOnlyError):
             ours = type(refusal)(
@@ -365,6 +450,9 @@ class Connection:
 
     def _is_past_deadline(self) -> bool:
         """SQLite's progress callback: True interrupts the statement."""
+        if self._heap_max and apsw.memory_used() > self._heap_max:
+            self._too_much = True
+            return True
         deadline = self._deadline
         if deadline is None or self._monotonic() < deadline:
             return False

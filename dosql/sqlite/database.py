@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 import apsw
 
 from dosql.errors import BudgetError, ConflictError, DosqlError, OverloadedError, SqlError
-from dosql.limits import SQL_BYTES_MAX
+from dosql.limits import SQL_BYTES_MAX, VALUE_BYTES_MAX
 from dosql.sqlite.connection import DatabaseLimits
 from dosql.sqlite.execution import Captured, Execution, Outcome, check_returns_rows, not_read_only
 from dosql.sqlite.rows import Row, Rows, RunResult, draw, size_of
@@ -69,6 +69,9 @@ class Database(Execution):
         shape = self._known.get(sql) or self._inspect(sql)
         if not shape.plain_read:
             return self._query_guarded(shape, params, read_only)
+        length = shape.inline_bytes if self._movable else shape.thread_bytes
+        if length != self._length:
+            self._set_length(length)
         try:
             return Rows(
                 shape.columns,
@@ -89,6 +92,9 @@ class Database(Execution):
         if not shape.plain_read:
             rows = self._query_guarded(shape, params, read_only)
             return Rows(rows.columns, rows.rows[:1])
+        length = shape.inline_bytes if self._movable else shape.thread_bytes
+        if length != self._length:
+            self._set_length(length)
         cursor = self._connection.cursor()  # its own: closing it ends the read at once
         try:
             row = cursor.execute(shape.text, params).fetchone()
@@ -121,6 +127,9 @@ class Database(Execution):
             return self._run_captured(shape, params)
         if not shape.plain_write:
             return self._run_guarded(shape, params)
+        length = shape.inline_bytes if self._movable else shape.thread_bytes
+        if length != self._length:
+            self._set_length(length)
         before = connection.total_changes()
         try:
             self._cursor.execute(shape.text, params)
@@ -151,6 +160,7 @@ class Database(Execution):
         check_returns_rows(shape)
         if not shape.read_only:
             raise not_read_only()
+        self._bound(shape)
         cursor = self._connection.cursor()
         try:
             yield from cursor.execute(shape.text, params)
@@ -199,7 +209,9 @@ class Database(Execution):
         try:
             names = self._reserved_names()
             self._touch_schema()
-            sandbox.watch()
+            sandbox.watch("")
+            if self._length != VALUE_BYTES_MAX:
+                self._set_length(VALUE_BYTES_MAX)
             sandbox.right = Right.OPERATOR
             self._step_script(script)
             self._check_names(names)

@@ -60,6 +60,7 @@ class Execution(Transactions):
     def _rows_of(self, shape: Shape, params: Params) -> list[Row]:
         if not shape.plain_read and not shape.plain_write:
             return self._guarded(shape, params, keep=bool(shape.columns))
+        self._bound(shape)
         try:
             found = self._cursor.execute(shape.text, params)
             return draw(found, self._rows_max, self._bytes_max) if shape.plain_read else []
@@ -127,11 +128,12 @@ class Execution(Transactions):
     def _guarded(self, shape: Shape, params: Params, *, keep: bool) -> list[Row]:
         """Run a statement that could leave something behind when it fails half-way: rows are
         drawn after all writes, and new names are seen only after the change."""
-        names = self._reserved_names() if shape.alters else None
+        names = self._reserved_names() if shape.check_after else None
         self._control(f"SAVEPOINT {_GUARD}")
         try:
             if shape.schema:
                 self._touch_schema()
+            self._bound(shape)
             self._cursor.execute(shape.text, params)
             if keep:
                 rows = draw(self._cursor, self._rows_max, self._bytes_max)
@@ -141,6 +143,8 @@ class Execution(Transactions):
                     pass
             if names is not None:
                 self._check_names(names)
+            if shape.creates:
+                self._check_schema_size()
             self._control(f"RELEASE {_GUARD}")
         except BaseException as error:
             self._drop_cursor()

@@ -6,6 +6,7 @@ import apsw
 
 from dosql import limits
 from dosql.errors import UnavailableError
+from dosql.sqlite.functions import override
 
 # Never SQLITE_OPEN_URI: a name is never more than a path.
 _ALWAYS = apsw.SQLITE_OPEN_NOFOLLOW | apsw.SQLITE_OPEN_EXRESCODE
@@ -80,6 +81,8 @@ def open_read_only(path: str, *, statements_max: int) -> apsw.Connection:
 
 
 def _protect(connection: apsw.Connection) -> None:
+    if apsw.hard_heap_limit(-1) != limits.HEAP_BYTES_MAX:
+        apsw.hard_heap_limit(limits.HEAP_BYTES_MAX)
     for option, value in _CONFIG:
         if connection.config(option, value) != value:
             raise AssertionError(f"SQLite did not take option {option}")
@@ -105,3 +108,4 @@ def _tune(connection: apsw.Connection) -> None:
     # not take the memory of all. The file is unlinked and made only when it is needed.
     connection.pragma("temp_store", "FILE")
     connection.pragma("analysis_limit", _ANALYSIS_ROWS_MAX)
+    override(connection)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import apsw
 import msgspec
 
 from dosql.errors import InvalidRequestError
+from dosql.sqlite.costs import value_limits
 from dosql.sqlite.rows import Row, RunResult
 from dosql.sqlite.sandbox import Sandbox
 from dosql.wire import Params, SqlValue
@@ -35,14 +37,21 @@ class Shape(msgspec.Struct, frozen=True):
     columns: tuple[str, ...]
     """Names of the columns it returns; empty: it returns none."""
     read_only: bool
-    alters: bool
+    check_after: bool
+    """It may make what the sandbox does not see."""
     schema: bool
+    creates: bool
+    """It adds to the schema."""
     plain_read: bool
     """Reads and returns rows: needs no guard."""
     plain_write: bool
     """Writes rows and returns none: SQLite undoes it by itself when it fails."""
     parameters: int
     """How many values it takes."""
+    inline_bytes: int
+    """Of a value, on the event loop; see `value_limits`."""
+    thread_bytes: int
+    """Of a value, anywhere else."""
     scans: bool | None = None
     """Its plan steps through a whole table; None: nobody looked yet."""
 
@@ -94,14 +103,33 @@ class Inspector:
         cursor.exec_trace = self._on_prepared
         self._sql = sql
         self._seen.clear()
-        self._sandbox.watch()
+        self._sandbox.watch(sql)
         try:
             cursor.execute(sql, UNBOUND, can_cache=can_cache)
         except apsw.ExecTraceAbort:
             pass  # as `_on_prepared` wants it
         finally:
             cursor.close(True)  # puts the statement into the cache, for its execution
+            self._sandbox.prepared()
         return self._seen.pop()
+
+    def _value_limits(self, text: str) -> tuple[int, int]:
+        sandbox = self._sandbox
+        opcodes: list[str] | None = None
+        if sandbox.nested:
+            functions = sandbox.functions.copy()
+            flags = sandbox.alters, sandbox.schema, sandbox.pragma, sandbox.writes
+            opcodes = self._opcodes(text)
+            sandbox.functions[:] = functions
+            sandbox.alters, sandbox.schema, sandbox.pragma, sandbox.writes = flags
+        return value_limits(text, sandbox.functions, opcodes)
+
+    def _opcodes(self, text: str) -> list[str]:
+        # An EXPLAIN already, or of the greatest length; or with a constant that is not text.
+        with suppress(apsw.Error, UnicodeDecodeError):
+            program = self._connection.execute(f"EXPLAIN {text}", UNBOUND, can_cache=False)
+            return [str(step[1]) for step in program]
+        return []
 
     def _on_prepared(self, cursor: apsw.Cursor, text: str, bindings: object) -> bool:
         """APSW's trace: after prepare, before the first step. False: do not run it."""
@@ -110,16 +138,20 @@ class Inspector:
         sandbox = self._sandbox
         columns = tuple([entry[0] for entry in cursor.get_description()])
         read_only = (cursor.is_readonly or cursor.is_explain > 0) and not sandbox.writes
+        inline_bytes, thread_bytes = self._value_limits(text)
         self._seen.append(
             Shape(
                 text=text,
                 columns=columns,
                 read_only=read_only,
-                alters=sandbox.alters,
+                check_after=sandbox.check_after,
                 schema=sandbox.schema,
+                creates=sandbox.creates,
                 plain_read=read_only and bool(columns),
                 plain_write=not read_only and not columns and not sandbox.schema,
                 parameters=cursor.bindings_count,
+                inline_bytes=inline_bytes,
+                thread_bytes=thread_bytes,
             )
         )
         return False

@@ -16,6 +16,7 @@ from dosql.clock import Clock, SystemClock
 from dosql.errors import DosqlError, UnavailableError
 from dosql.limits import STATEMENT_MS_MAX
 from dosql.log.records import ObjectKey
+from dosql.objects.ground import Past
 from dosql.objects.instance import InstanceClosed
 from dosql.objects.turns import Turns
 from dosql.sqlite.connection import DatabaseLimits
@@ -94,6 +95,7 @@ class MemoryGround:
         self.closed = False
         self.broken: DosqlError | None = None
         self.used_at = self._clock.monotonic()
+        self.past: Past | None = None
         self.pins = 0
         self.txid = image.txid
         """Newest batch handed to the log."""

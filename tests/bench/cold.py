@@ -154,6 +154,10 @@ async def amplification(bench: Bench, writes: int) -> None:
         idle = bucket.usage
         await asyncio.sleep(3)
         print(f"  dosql, idle  {(bucket.usage - idle).requests} requests in 3 s")
+    _amplification_of_litestream(bench, writes)
+
+
+def _amplification_of_litestream(bench: Bench, writes: int) -> None:
     with litestream(bench, "amplification-litestream") as database:
         _plain_fill(database, 10)
         time.sleep(3)
@@ -224,25 +228,24 @@ async def restore(bench: Bench, mib: int, batches: int) -> None:
             image = replica.write_image(out)
         ours = time.perf_counter() - start
         prefix = replica.layout.prefix
-        start = time.perf_counter()
-        subprocess.run(
-            [
-                str(LITESTREAM),
-                "restore",
-                "-o",
-                str(bench.root / "theirs.db"),
-                bench.url(f"restore/{prefix}"),
-            ],
-            check=True,
-            env=_environ(),
-            capture_output=True,
-        )
-        theirs = time.perf_counter() - start
+        theirs = _litestream_restore(bench, f"restore/{prefix}")
         same = target.read_bytes() == (bench.root / "theirs.db").read_bytes()
     print(
         f"\nrestore of {image.size_bytes / MiB:.0f} MiB with {image.txid} batches:"
         f" dosql {ours:.2f} s, litestream restore {theirs:.2f} s, identical: {same}"
     )
+
+
+def _litestream_restore(bench: Bench, prefix: str) -> float:
+    """Seconds."""
+    start = time.perf_counter()
+    subprocess.run(
+        [str(LITESTREAM), "restore", "-o", str(bench.root / "theirs.db"), bench.url(prefix)],
+        check=True,
+        env=_environ(),
+        capture_output=True,
+    )
+    return time.perf_counter() - start
 
 
 async def wake(bench: Bench, count: int) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "bench-admin-token"
+OBJECTS_APP = "tests.bench.objects_app:app"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _START_S_MAX = 60.0
 

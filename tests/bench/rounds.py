@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.bench.load import Measured, Tool, put_load
 from tests.bench.peers import Loops
-from tests.bench.processes import ServerProcess, start_bare_app, start_dosql
+from tests.bench.processes import OBJECTS_APP, ServerProcess, start_bare_app, start_dosql
 from tests.bench.workloads import TENANTS, Workload, prepare, workloads
 
 _LOOP_SHARE = 0.25
@@ -42,7 +42,10 @@ def measure_rounds(
     found: list[list[Round]] = [[] for _ in planned]
     loops = Loops(directory / "loops")
     try:
-        with start_dosql(directory / "dosql") as server, start_bare_app(directory / "bare") as bare:
+        with (
+            start_dosql(directory / "dosql", app=OBJECTS_APP) as server,
+            start_bare_app(directory / "bare") as bare,
+        ):
             prepare(server)
             bench = _Bench(tool, seconds, directory, server, bare, loops)
             for number in range(rounds):

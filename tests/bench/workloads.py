@@ -64,6 +64,7 @@ def prepare(server: ServerProcess) -> None:
     """Make all tables and rows that the workloads use."""
     for number in range(TENANTS):
         server.call("POST", "/run", {"sql": CREATE}, tenant_name(number))
+        server.call("POST", f"/rpc/journal/bench-{number}/add", {"args": ["hello"]})
     for sql in (fill(SMALL_ROWS), create_wide(), fill_wide()):
         server.call("POST", "/run", {"sql": sql}, tenant_name(0))
 
@@ -78,6 +79,11 @@ def workloads() -> list[Workload]:
     ]
     bulk = [_post("/transaction", {"operations": operations})]
     wide = [_sql("/query", SELECT_WIDE, [])]
+    read_call = [_post("/rpc/journal/bench-0/value", {"args": [1]})]
+
+    def add_call(number: int) -> bytes:
+        return _post(f"/rpc/journal/bench-{number}/add", {"args": ["hello"]})
+
     inserts = [
         Workload(
             "insert",
@@ -101,6 +107,16 @@ def workloads() -> list[Workload]:
             writes=True,
             loop="insert-many",
             loop_synced="insert-many",
+        ),
+        Workload("rpc that reads", 64, read_call, bare=True, loop="read"),
+        Workload("rpc that inserts", 1, [add_call(0)], writes=True, bare=True, loop="insert"),
+        Workload("rpc that inserts", 64, [add_call(0)], writes=True, bare=True, loop="insert"),
+        Workload(
+            f"rpc that inserts, {TENANTS} objects",
+            64,
+            [add_call(number) for number in range(TENANTS)],
+            writes=True,
+            loop="insert-many",
         ),
         Workload("1,000 inserts, /transaction", 1, bulk, writes=True, loop_synced="bulk"),
         Workload("10,000 x 10 result", 1, wide, loop="result"),

@@ -10,11 +10,12 @@ import pytest
 
 from dosql.replica.bucket import Bucket
 from dosql.replica.memory_bucket import MemoryBucket
-from tests.support.buckets import s3_bucket
+from tests.support.buckets import s3_bucket, s3_credentials
 from tests.support.cold import fault_seed
 from tests.support.minio import MinioServer
 from tests.support.two_owners import Fight, PlainPuts, Sides, check
 
+__all__ = ["s3_credentials"]
 SEED = fault_seed()
 
 

@@ -15,7 +15,6 @@ from dosql.host.changes import ChangePage, ChangeSettings, Subscription
 from dosql.host.host import Host
 from dosql.host.tenant import Tenant
 from dosql.objects.instance import Instance
-from dosql.testing.clock import ManualClock
 from tests.support.disks import FailingDisk, HeldDisk
 from tests.support.hosts import (
     crashed,
@@ -166,8 +165,9 @@ async def test_every_way_to_write_is_captured(tmp_path: Path) -> None:
         tenant = await tenant_with_items(host)
         async with following(host, tenant) as subscription:
             slow = (
-                "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)"
-                " INSERT INTO items(value) SELECT 'slow' FROM n WHERE i = 30000"
+                "INSERT INTO items(value) WITH n(i) AS"
+                " (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)"
+                " SELECT 'slow' FROM n WHERE i = 30000"
             )
             await execute(tenant, slow)
             await execute(tenant, INSERT, "once", key="k")
@@ -192,8 +192,9 @@ async def test_the_batch_of_a_change_is_the_one_its_reply_names(tmp_path: Path) 
         tenant = await tenant_with_items(host)
         async with following(host, tenant):
             slow = (
-                "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)"
-                " INSERT INTO items(value) SELECT ? FROM n WHERE i = 30000"
+                "INSERT INTO items(value) WITH n(i) AS"
+                " (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)"
+                " SELECT ? FROM n WHERE i = 30000"
             )
             calls = {
                 str(number): tenant.call(work(slow if number % 5 == 0 else INSERT, [str(number)]))
@@ -213,6 +214,7 @@ async def test_a_sleeping_object_is_not_woken_by_its_subscribers(tmp_path: Path)
         tenant = await tenant_with_items(host)
         host.changes.settings = ChangeSettings(heartbeat_s=0.01)
         async with following(host, tenant) as subscription:
+            assert await subscription.next() is None
             await until(lambda: host.statistics().awake_objects == 0)
             wakes = host.statistics().wakes
             for _ in range(20):

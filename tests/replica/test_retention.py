@@ -36,7 +36,7 @@ def going(*files: FileInfo, needed: Needed = None) -> list[tuple[int, int, int]]
 
 def test_merged_commits_go_when_what_they_were_merged_into_is_a_day_old() -> None:
     raw = [file(0, n, n, 2 * DAY) for n in range(1, 7)]
-    assert going(*raw, file(1, 2, 3, 25 * HOUR), file(1, 4, 5, 23 * HOUR)) == [
+    assert going(*raw, file(1, 2, 3, 26 * HOUR), file(1, 4, 5, 24 * HOUR)) == [
         (0, 2, 2),
         (0, 3, 3),
     ]
@@ -153,7 +153,7 @@ def run(tmp_path: Path, seed: int, branches: bool = False) -> int:
                 each.needed = each.draw.sample(sorted(each.states), 3)
             each.check()
             written = max(written, len(each.states))
-            each.clock.advance(2_500)
+            each.clock.advance(5_000)
         each.check(samples=20)
         raw = sum(file.level == 0 for file in each.replica.files())
         return written - raw

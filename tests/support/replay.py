@@ -56,10 +56,30 @@ class Replica:
         return self.connection.changes()
 
     def rows(self, sql: str) -> list[Any]:
-        return sorted(self.connection.execute(sql).fetchall())
+        """Rows of an `all_of`."""
+        return comparable(self.connection.execute(sql).fetchall())
 
 
 def all_of(table: str, columns: tuple[str, ...]) -> str:
     """Reads every value with its type and its bytes, whatever text is in it."""
-    values = [f"typeof({name}), hex(CAST({name} AS BLOB))" for name in columns]
+    values = [f"typeof({name}), CAST({name} AS BLOB)" for name in columns]
     return f"SELECT {', '.join(values)} FROM {quoted(table)}"
+
+
+def comparable(rows: Iterable[Any]) -> list[Any]:
+    """Rows of an `all_of` in a fixed order. Text that is none is told as a blob."""
+    return sorted(
+        [
+            ("blob" if kind == "text" and not _is_text(value) else kind, value)
+            for kind, value in zip(row[::2], row[1::2], strict=True)
+        ]
+        for row in rows
+    )
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -18,6 +18,7 @@ from dosql.clock import Clock
 from dosql.errors import CorruptError
 from dosql.host.catalog import CATALOG_KEY
 from dosql.host.changes import ChangeSettings
+from dosql.limits import SERVER_TABLES
 from dosql.log.disk import Disk
 from dosql.log.node_log import NodeLog
 from dosql.log.position import read_position, write_position
@@ -148,7 +149,13 @@ class ObjectFiles:
         elif not path.exists():
             raise CorruptError("This object's database file is missing; it must be restored.")
         remove_wal(self._disk, path)
-        db = Database(str(path), clock=self._clock, limits=self._limits, vfs=self._vfs)
+        db = Database(
+            str(path),
+            clock=self._clock,
+            limits=self._limits,
+            vfs=self._vfs,
+            server_tables=SERVER_TABLES if migrations is not None else frozenset(),
+        )
         try:
             if migrations is not None:
                 db.set_deadline(None)

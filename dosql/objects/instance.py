@@ -182,7 +182,7 @@ class Instance:
     def run_inline(self, work: Callable[[Database], T], *, confirmed: bool = True) -> T:
         """Run ``work`` on the loop within the turn. BudgetError: rolled back, took too long."""
         db = self.db
-        db.set_deadline(self._budgets.inline_s)
+        db.set_deadline(self._budgets.inline_s, movable=True)
         try:
             return work(db)
         finally:

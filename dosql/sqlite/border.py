@@ -6,6 +6,8 @@ than a fixed sentence about files, disks and the server's own state.
 
 from __future__ import annotations
 
+import re
+
 import apsw
 
 from dosql.errors import (
@@ -64,6 +66,9 @@ _FIXED: dict[type[Exception], tuple[type[DosqlError], str, str]] = {
     RecursionError: (SqlError, "statement_too_complex", "The statement is too complex."),
 }
 
+_PROTECTED = re.compile(r"^table \S+ may not be (?:modified|dropped|altered|indexed)$")
+"""SQLite's own refusal, of its schema and of what virtual tables keep."""
+
 _BREAKING = (apsw.CantOpenError, apsw.CorruptError, apsw.IOError, apsw.NotADBError)
 
 
@@ -96,6 +101,8 @@ def translate(
         return _interrupted(expired)
     if isinstance(error, apsw.FullError):
         return _full(no_space)
+    if type(error) is apsw.SQLError and _PROTECTED.search(str(error)) is not None:
+        return ForbiddenError(str(error), code="sql_forbidden", sqlite_code=sqlite_code(error))
     if isinstance(error, apsw.AuthError) or (preparing and denial and type(error) is apsw.SQLError):
         return _denied(error, denial)  # a function that is denied comes as a plain SQLError
     if isinstance(error, apsw.NoMemError):

@@ -34,7 +34,7 @@ class MemoryDatabase(Database):
     """A `Database` without a file."""
 
     def __init__(self, content: bytes, *, clock: Clock) -> None:
-        super().__init__(MEMORY, clock=clock)
+        super().__init__(MEMORY, clock=clock, server_tables=frozenset())
         if content:
             self._load(content)
         self.wal_frames = 0  # counts commits: what a file's WAL hook would count in frames

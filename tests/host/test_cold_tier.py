@@ -260,15 +260,20 @@ async def test_a_crash_while_a_restored_file_is_put_in_its_place_is_made_good(
 
 
 async def test_such_a_crash_without_the_mark_of_damage_would_mix_two_lives(
-    data: Path, bucket: SwitchedBucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    data: Path, bucket: SwitchedBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sabotage."""
-    monkeypatch.setattr("dosql.host.cold_tier.damaged_path", lambda path: tmp_path / "mark")
-    assert await crashed_restore("write_position", data, bucket, monkeypatch) != list("abc")
+    found = await crashed_restore("write_position", data, bucket, monkeypatch, marks=False)
+    assert found != list("abc")
 
 
 async def crashed_restore(
-    at: str, data: Path, bucket: SwitchedBucket, monkeypatch: pytest.MonkeyPatch
+    at: str,
+    data: Path,
+    bucket: SwitchedBucket,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    marks: bool = True,
 ) -> list[str]:
     """What is read after a crash during the restore of an object that another server took over.
     The log still holds the first commits of the object's life before, and one that is void."""
@@ -287,6 +292,9 @@ async def crashed_restore(
         raise OSError("the power is gone")
 
     with monkeypatch.context() as patch:
+        if not marks:
+            other = data.with_name("mark")
+            patch.setattr("dosql.host.cold_tier.damaged_path", lambda path: other)
         if at == "write_position":
             patch.setattr("dosql.host.cold_tier.write_position", crash)
         else:

@@ -44,7 +44,6 @@ from server.auth_tickets import Tickets
 from server.auth_watch import Watches
 from server.change_routes import ChangeRoutes
 from server.client_address import ClientAddress
-from server.client_address import ClientAddress
 from server.components import Components
 from server.edge import Direct, Edge, live
 from server.gate import Gate

@@ -425,9 +425,9 @@ class Connection:
             no_space=isinstance(error, apsw.FullError) and self._is_disk_full(),
             denial=self._sandbox.denial,
         )
-        if isinstance(error, apsw.TooBigError) and not preparing and self._movable:
-            if self._length < VALUE_BYTES_MAX:
-                ours = BudgetError("The statement took longer than allowed.")
+        shortened = self._movable and self._length < VALUE_BYTES_MAX and not preparing
+        if shortened and isinstance(error, apsw.TooBigError):
+            ours = BudgetError("The statement took longer than allowed.")
         if self._too_much and isinstance(error, apsw.InterruptError):
             ours = BudgetError("The statement needs too much memory.", code="memory_limit")
         refusal = self._write_refusal

@@ -82,7 +82,8 @@ def rtrim(value: SqlValue, characters: SqlValue) -> str | None:
 
 
 def unhex(value: SqlValue, ignored: SqlValue) -> bytes | None:
-    """Bytes of hex digits, between whose pairs the ignored characters may stand; None: others do."""
+    """Bytes of hex digits, between whose pairs the ignored characters may stand; None if others
+    do."""
     if value is None or ignored is None:
         return None
     text = _text(value)

@@ -8,9 +8,9 @@ it; a statement that is prepared is not asked about again. Hence three rules:
   statement cache (see `INTERNAL_PREPARE_FLAGS`).
 - The server's right ends where a trigger or a view begins: those are the tenant's own SQL.
 
-What it does not see, and what is looked for after the change instead (see `Sandbox.check_after`):
-the new name in ``ALTER TABLE ... RENAME TO``, the parent in ``REFERENCES``, and the table whose rows
-a full-text table shows by its option ``content``.
+What it does not see is looked for after the change instead (see `Sandbox.check_after`): the new
+name in ``ALTER TABLE ... RENAME TO``, the parent in ``REFERENCES``, and the table whose rows a
+full-text table shows by its option ``content``.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Sandbox:
         self._text = ""
         self._tables_guarded = TABLES_DENIED | server_tables
 
-    def watch(self, text: str) -> None:
+    def watch(self, text: str = "") -> None:
         """Forget what was seen so far: this SQL text is being prepared."""
         self._text = text
         self.denial = None
@@ -191,9 +191,9 @@ class Sandbox:
         elif self.right is Right.INTERNAL:
             self.schema = self.schema or action in _DDL
             return _OK
-        if action == _READ and a and b and a[0] != "_" != b[0]:
-            if a.lower() not in self._tables_guarded:
-                return _OK  # by far the most frequent question: once per column
+        guarded = self._tables_guarded
+        if action == _READ and a and b and a[0] != "_" != b[0] and a.lower() not in guarded:
+            return _OK  # by far the most frequent question: once per column
         denial = self._denial(action, a, b, schema, inner)
         if denial is None:
             return _OK

@@ -1,7 +1,7 @@
 """Watchdog: interrupts statements on worker threads at their deadline.
 
-The progress handler looks every so many steps of a program; a step may take a second when its values
-are large. An interrupt is seen at the next jump, whatever the number of steps.
+The progress handler looks every so many steps of a program; a step may take a second when its
+values are large. An interrupt is seen at the next jump, whatever the number of steps.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ class Watchdog:
     def _next(self) -> tuple[float, int, weakref.ref[Watched]]:
         with self._changed:
             while not self._due or self._due[0][0] > time.monotonic():
-                self._changed.wait(
-                    self._due[0][0] - time.monotonic() if self._due else None
-                )
+                self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)
             at, _, number, reference = heapq.heappop(self._due)
             return max(at, time.monotonic()), number, reference
 

@@ -21,18 +21,12 @@ __all__ = ["s3_credentials"]
 SEED = fault_seed()
 CLIENTS = 8
 TOO_EARLY = """
-from dosql.objects.instance import Instance
-def _move_durable(self):
-    self.durable_txid = self.logged_txid
-    for wanted, waiter in self._waiters:
-        if wanted <= self.durable_txid and not waiter.done():
-            waiter.set_result(None)
-    self.on_durable()
-Instance._move_durable = _move_durable
-import dosql.replica.replica as replica
 import time
-put = replica.Replica.put
-replica.Replica.put = lambda *a, **k: (time.sleep(0.5), put(*a, **k))[1]
+from dosql.host.cold_tier import ColdTier
+from dosql.replica.replica import Replica
+woke, put = ColdTier.woke, Replica.put
+ColdTier.woke = lambda self, key, txid: (woke(self, key, txid), None)[1]
+Replica.put = lambda *some, **named: (time.sleep(0.3), put(*some, **named))[1]
 """
 """Sabotage: replies go out when the log has the write, and the bucket is slow."""
 Start = Callable[..., ServerProcess]

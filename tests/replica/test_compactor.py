@@ -11,7 +11,7 @@ import pytest
 
 import dosql.replica.chain
 import dosql.replica.compactor
-from dosql.clock import iso_from_ms
+from dosql.clock import SystemClock, iso_from_ms
 from dosql.errors import DosqlError
 from dosql.replica.bucket import Bucket
 from dosql.replica.chain import MERGED_LEVELS, look
@@ -24,8 +24,15 @@ from dosql.replica.plan import SNAPSHOT_LEVEL
 from dosql.testing.clock import ManualClock
 from tests.replica.compaction_play import GRACE_MS, Play, play
 from tests.replica.litestream import litestream
+from tests.support.buckets import (
+    moto_url,
+    s3_bucket,
+    s3_credentials,
+)
 from tests.support.faulty_bucket import FaultRates, FaultyBucket
 
+__all__ = ["moto_url", "s3_credentials"]
+"""Fixtures."""
 STEPS = 120
 
 
@@ -40,7 +47,7 @@ def small_floor(monkeypatch: pytest.MonkeyPatch) -> None:
 def playing(
     tmp: Path, seed: int, make: Callable[[ManualClock], Bucket] | None = None
 ) -> Iterator[Play]:
-    clock = ManualClock()
+    clock = ManualClock(SystemClock().now_ms())  # a real store has a clock of its own
     bucket = make(clock) if make else MemoryBucket(clock=clock)
     each = Play(tmp, bucket, clock, random.Random(seed), isinstance(bucket, LocalBucket))
     try:
@@ -135,6 +142,20 @@ def test_litestream_restores_what_was_merged_and_swept(tmp_path: Path, seed: int
         when = iso_from_ms(state.at_ms + 1)
         litestream("restore", "-timestamp", when, "-o", str(out), url)
         assert out.read_bytes() == state.image
+
+
+def test_it_is_the_same_in_a_store_that_speaks_s3(tmp_path: Path, moto_url: str) -> None:
+    """Whose times are its own: those of the commits are looked up."""
+    with playing(tmp_path, 4, lambda clock: s3_bucket(moto_url)) as each:
+        for _ in range(12):
+            for _ in range(3):
+                each.write()
+            each.compact()
+            if each.draw.random() < 0.3:
+                each.crash()
+        each.check(samples=1)
+        assert {file.level for file in each.replica.files()} >= {0, 1}
+        each.replica.bucket.close()
 
 
 def skipping(files: Sequence[Decoder], write: Callable[[bytes], object]) -> Merged:

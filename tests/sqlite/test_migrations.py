@@ -350,18 +350,18 @@ def test_the_tables_refuse_what_makes_no_sense(shipped: Database, sql: str) -> N
 )
 def test_the_usual_questions_use_an_index(shipped: Database, sql: str, index: str) -> None:
     params = [1] if "?" in sql else []
-    plan = str(shipped.query(f"EXPLAIN QUERY PLAN {sql}", params).rows)
+    plan = str(shipped.internal_query(f"EXPLAIN QUERY PLAN {sql}", params))
     assert index in plan
     assert "SCAN" not in plan
     assert "TEMP B-TREE" not in plan
 
 
 def test_no_index_repeats_another(shipped: Database) -> None:
-    rows = shipped.query(
+    rows = shipped.internal_query(
         "SELECT t.name, group_concat(c.name) FROM sqlite_schema t, pragma_index_list(t.name) i,"
         " pragma_index_info(i.name) c WHERE t.type = 'table' AND t.name NOT LIKE '\\_%' ESCAPE '\\'"
         " GROUP BY i.name"
-    ).rows
+    )
     assert len(rows) == len(set(rows))
 
 
@@ -372,9 +372,11 @@ def test_a_rate_limit_is_one_row_and_one_statement(shipped: Database) -> None:
         " SET tat = max(tat, :now) + :t WHERE max(tat, :now) + :t - :now <= :t * 3 RETURNING tat"
     )
     times = [0, 0, 0, 0, 999, 1000, 1000]
-    allowed = [bool(shipped.query(hit, {"k": b"k", "now": now, "t": 1000}).rows) for now in times]
+    allowed = [
+        bool(shipped.internal_query(hit, {"k": b"k", "now": now, "t": 1000})) for now in times
+    ]
     assert allowed == [True, True, True, False, False, True, False]
-    assert shipped.query("SELECT count(*) FROM rate_limits").rows == [(1,)]
+    assert shipped.internal_query("SELECT count(*) FROM rate_limits") == [(1,)]
 
 
 def test_a_copy_of_the_shipped_folder_has_the_same_checksums(tmp_path: Path) -> None:

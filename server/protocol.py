@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Literal, NoReturn
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from dosql.clock import Clock, Randomness
 from dosql.errors import DosqlError, InvalidRequestError, LimitError
@@ -84,7 +84,7 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         part = self._part
         if part == "idle":
-            if self.cycle is None or self.cycle.response_complete:
+            if self._is_answered:
                 # No request, and uvicorn gave up its own timer: empty lines, or the rest of a
                 # body that was not wanted.
                 self._part, self._waiting_since = "new", self.clock.monotonic()
@@ -103,6 +103,12 @@ class Protocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
                 self._refuse(_TOO_LARGE, _head_too_large())
+
+    @property
+    def _is_answered(self) -> bool:
+        """Whether no request is under way."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
 
     def on_message_begin(self) -> None:
         """A request begins."""

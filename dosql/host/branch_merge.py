@@ -125,6 +125,7 @@ class Merger:
             ConflictError: ``merge_schema_differs``.
             DosqlError: as any write.
         """
+        db.set_deadline(None)  # it is as long as what the branch changed
         outcome = MergeOutcome()
         if not (self._changeset or self._added or self._removed):
             outcome.merged = not self._dry_run

@@ -111,22 +111,30 @@ class Branches:
         self._tenants.entry(name)
         await self._catalog.protect(name, protected)
 
+    async def is_shared(self, name: str) -> bool:
+        """Whether the tenant is a branch without files of its own in the bucket."""
+        row = self._catalog.branch(name)
+        if row is None or not row.parent_txid:
+            return False
+        key = self._tenants.entry(name).key
+        if key in self._own:
+            return False
+        replica = self._cold.shipper.replica(key)
+        if await self._travel.on_thread(replica.head) is None:
+            return True
+        self._own.add(key)
+        return False
+
     async def in_bucket(self, name: str) -> None:
         """Return when the bucket has files of the tenant's own: those of a branch that was never
         written are sent now. For others nothing is to be done."""
-        row = self._catalog.branch(name)
-        if row is None or not row.parent_txid:
-            return
-        key = self._tenants.entry(name).key
-        if key in self._own:
-            return
-        replica = self._cold.shipper.replica(key)
-        if await self._travel.on_thread(replica.head) is None:
+        if await self.is_shared(name):
+            key = self._tenants.entry(name).key
             instance = await self._tenants.wake(self._tenants.get(name))
             shipment = self._cold.shipper.shipment(key, 0)
             shipment.start(instance.logged_txid)
             await self._travel.shipped(key)
-        self._own.add(key)
+            self._own.add(key)
 
     # --- comparing ----------------------------------------------------------------------------
 

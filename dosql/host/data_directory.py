@@ -48,9 +48,17 @@ class DataDirectory:
             raise ConflictError(
                 "Another process uses this data directory.", code="data_dir_locked"
             ) from None
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        for gone in (self.scratch, root / "states"):
+            shutil.rmtree(gone, ignore_errors=True)
         for directory in (self.log, self.objects, self.scratch):
             directory.mkdir(mode=0o700, exist_ok=True)
+
+    @property
+    def states(self) -> Path:
+        """For files of past states; created if it is missing, emptied at the start."""
+        path = self.root / "states"
+        path.mkdir(mode=0o700, exist_ok=True)
+        return path
 
     @property
     def behind(self) -> Path:

@@ -332,6 +332,7 @@ class Host:
                 self._awake,
                 self._catalog,
                 scratch=self._directory.scratch,
+                states=self._directory.states,
                 clock=self._clock,
                 workers=self._workers,
                 settings=self.settings,

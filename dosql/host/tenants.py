@@ -182,7 +182,8 @@ class Tenants:
         if cold is None:
             return info
         key = self.entry(name).key
-        info.replicated_txid = await cold.replicated_txid(key, info.txid)
+        shared = await self.past().branches.is_shared(name)
+        info.replicated_txid = 0 if shared else await cold.replicated_txid(key, info.txid)
         info.replica_url = cold.replica_url(key)
         info.txid = max(info.txid, info.replicated_txid)
         return info

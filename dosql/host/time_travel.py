@@ -40,6 +40,7 @@ class TimeTravel:
         awake: AwakeObjects,
         *,
         scratch: Path,
+        states: Path,
         clock: Clock,
         limits: DatabaseLimits,
         workers: Executor,
@@ -53,7 +54,7 @@ class TimeTravel:
         self._workers = workers
         self._statement_s = statement_s
         self._copies = 0
-        self.states = StateCache(scratch)
+        self.states = StateCache(states)
 
     # --- finding ------------------------------------------------------------------------------
 

@@ -36,32 +36,9 @@ _STEPS_PER_CALL = 3
 _OPERATORS = re.compile(
     r"[-+/%<>=|&~]|(?<![.(])(?<!select )\*|\b(?:between|cast|collate|in)\b", re.IGNORECASE
 )
-_PROGRAM_OPERATORS = frozenset(
-    [
-        "Add",
-        "Subtract",
-        "Multiply",
-        "Divide",
-        "Remainder",
-        "BitAnd",
-        "BitOr",
-        "BitNot",
-        "ShiftLeft",
-        "ShiftRight",
-        "Concat",
-        "Cast",
-        "Eq",
-        "Ne",
-        "Lt",
-        "Le",
-        "Gt",
-        "Ge",
-        "If",
-        "IfNot",
-        "Affinity",
-        "MustBeInt",
-        "RealAffinity",
-    ]
+_PROGRAM_OPERATORS = re.compile(
+    "Add|Subtract|Multiply|Divide|Remainder|Bit(And|Or|Not)|Shift(Left|Right)|Concat|Cast"
+    "|Eq|Ne|Lt|Le|Gt|Ge|If(Not)?|(Real)?Affinity|MustBeInt"
 )
 _JSON_TABLES = re.compile(r"json(?:b)?_(?:each|tree)", re.I)
 
@@ -82,7 +59,7 @@ def value_limits(
     operators = (
         len(_OPERATORS.findall(sql))
         if opcodes is None
-        else sum(each in _PROGRAM_OPERATORS for each in opcodes)
+        else sum(_PROGRAM_OPERATORS.fullmatch(each) is not None for each in opcodes)
     )
     if opcodes is not None:
         weights.append(_JSON)  # a view may read json_each

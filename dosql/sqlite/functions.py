@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from itertools import takewhile
 
 import apsw
@@ -19,20 +20,22 @@ from dosql.wire import SqlValue
 _SMALL_SET = 16
 """Characters that `str.strip` compares one by one, fast enough."""
 _CHUNK = 64 * 1024
+_UNHEX_CHARACTERS_MAX = 512 * 1024
 _HEX = re.compile(r"[0-9A-Fa-f]+")
 _local = threading.local()
 
 
 def override(connection: apsw.Connection) -> None:
     """Have the connection use them."""
-    for name, count, function in (
+    functions: tuple[tuple[str, int, Callable[..., SqlValue]], ...] = (
         ("instr", 2, instr),
         ("replace", 3, replace),
         ("trim", 2, trim),
         ("ltrim", 2, ltrim),
         ("rtrim", 2, rtrim),
         ("unhex", 2, unhex),
-    ):
+    )
+    for name, count, function in functions:
         # Innocuous: they may stand in the schema, as SQLite's own may.
         connection.create_scalar_function(
             name, function, count, deterministic=True, flags=apsw.SQLITE_INNOCUOUS
@@ -83,10 +86,12 @@ def rtrim(value: SqlValue, characters: SqlValue) -> str | None:
 
 def unhex(value: SqlValue, ignored: SqlValue) -> bytes | None:
     """Bytes of hex digits, between whose pairs the ignored characters may stand; None if others
-    do."""
+    do. Raises apsw.TooBigError."""
     if value is None or ignored is None:
         return None
     text = _text(value)
+    if len(text) > _UNHEX_CHARACTERS_MAX:
+        raise apsw.TooBigError("string or blob too big")
     between = set(_HEX.sub("", text))
     digits: list[str] = _HEX.findall(text)
     if between and not between <= set(_text(ignored)):

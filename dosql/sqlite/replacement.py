@@ -27,6 +27,7 @@ def replace_contents(db: Database, source: Path) -> None:
         OverloadedError: ``object_busy``: an iterator is open.
         QuotaError: the database or the disk is full. Then, as after every error, nothing changed.
     """
+    db.set_deadline(None)
     if source.stat().st_size == 0:
         db.wipe()
         return

@@ -69,9 +69,9 @@ async def write(root: Path, bucket: S3Bucket, batches: int, proxy: FaultyProxy) 
     finally:
         proxy.choose = lambda method, path: None
         await host.close()
-    gaps = sum(
-        1 for number, span in enumerate(spans, 1) if span != (number, number)
-    ) + (len(spans) != newest)
+    gaps = sum(1 for number, span in enumerate(spans, 1) if span != (number, number)) + (
+        len(spans) != newest
+    )
     live = file_of(root / "data", tenant.key).read_bytes()
     ours = restored(replica, root / "ours.sqlite")
     url = f"{replica.bucket.url}/{replica.layout.prefix}{options(proxy)}"

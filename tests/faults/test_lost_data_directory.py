@@ -33,9 +33,7 @@ Start = Callable[..., ServerProcess]
 
 
 @pytest.fixture
-def start(
-    tmp_path: Path, minio: MinioServer, s3_credentials: None
-) -> Iterator[Start]:
+def start(tmp_path: Path, minio: MinioServer, s3_credentials: None) -> Iterator[Start]:
     """Starts servers on one new bucket; killed after the test."""
     servers: list[ServerProcess] = []
     bucket = new_s3_bucket(minio.url)

@@ -79,8 +79,10 @@ async def test_a_branch_is_a_link_until_it_is_written(host: Host, tmp_path: Path
     assert host.cold is not None
     await host.cold.drain()
     assert files_of(tmp_path, branch) == ["link.json"]
+    assert (await host.tenants.described("dev")).replicated_txid == 0
     await execute(branch, "DELETE FROM items")
     await host.cold.drain()
+    assert (await host.tenants.described("dev")).replicated_txid == 2
     assert [each for each in files_of(tmp_path, branch) if each.endswith(".ltx")]
 
 

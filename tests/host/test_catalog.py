@@ -200,7 +200,7 @@ async def test_a_catalog_of_version_1_is_brought_up_to_date(tmp_path: Path) -> N
     db.internal_run(
         "INSERT INTO objects VALUES ('tenant-database', 'acme', ?, 3, 4, 5, 6, 7)", (key(1).id,)
     )
-    assert len(apply_migrations(db, CATALOG_MIGRATIONS, now_ms=0)) == 1
+    assert len(apply_migrations(db, CATALOG_MIGRATIONS, now_ms=0)) == 2
     assert db.internal_query("SELECT * FROM objects") == [
         ("tenant-database", key(1).id, "acme", 3, 4, 5, 6, 7, None)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ from typing import Any
 import apsw
 import pytest
 
+from dosql import App, DurableObject
 from dosql.errors import CorruptError, DosqlError, OutcomeUnknownError, UnavailableError
 from dosql.host.catalog import CATALOG_KEY
 from dosql.log.position import position_path
+from dosql.replica.bucket import ObjectInfo
 from dosql.replica.memory_bucket import MemoryBucket
 from dosql.replica.plan import RAW_LEVEL
+from tests.support.buckets import WrappedBucket
 from tests.support.cold import (
+    CATALOG_PREFIX,
     SwitchedBucket,
     add,
     drained,
@@ -627,3 +632,60 @@ async def test_a_data_directory_put_back_to_an_older_state_is_not_mistaken_for_t
     shutil.rmtree(data)
     async with replicated_host(data, bucket) as host:
         assert await values(host.tenants.get("acme")) == ["one", "two", "three", "four"]
+
+
+# --- objects of classes -----------------------------------------------------------------------
+
+app = App()
+
+
+@app.durable_object
+class Jar(DurableObject):
+    def add(self) -> int:
+        count = int(self.ctx.storage.kv.get("count", 0)) + 1
+        self.ctx.storage.kv.put("count", count)
+        return count
+
+
+class HeldCatalog(WrappedBucket):
+    """What is written to the catalog waits until it is let through."""
+
+    def __init__(self, inner: MemoryBucket) -> None:
+        super().__init__(inner)
+        self.open_gate = threading.Event()
+        self.open_gate.set()
+        self.arrived = 0
+
+    def put(self, key: str, *some: Any, **named: Any) -> ObjectInfo:
+        if key.startswith(CATALOG_PREFIX):
+            self.arrived += 1
+            assert self.open_gate.wait(60)
+        return super().put(key, *some, **named)
+
+
+async def test_an_object_is_acknowledged_only_when_the_bucket_s_catalog_knows_of_it(
+    data: Path,
+) -> None:
+    """Also the second of two that come while the catalog's change for the first is on its way."""
+    bucket = HeldCatalog(MemoryBucket())
+    host = await start_host(data, bucket, "bucket", app=app)
+
+    def jar(name: str) -> Any:
+        return host.objects.namespace("jar").get_by_name(name)
+
+    await jar("first").add()
+    bucket.open_gate.clear()
+    arrived = bucket.arrived
+    calls = [asyncio.create_task(jar("second").add())]
+    await until(lambda: bucket.arrived > arrived)
+    calls.append(asyncio.create_task(jar("third").add()))
+    done, _ = await asyncio.wait(calls, timeout=0.3)
+    assert not done, "acknowledged, and the catalog in the bucket does not know of it"
+    bucket.open_gate.set()
+    assert await asyncio.gather(*calls) == [1, 1]
+    await killed(host)
+    shutil.rmtree(data)
+    host = await start_host(data, bucket, "bucket", app=app)
+    assert len(host.objects.list("jar", "", 10, None).objects) == 3
+    assert [await jar(name).add() for name in ("first", "second", "third")] == [2, 2, 2]
+    await host.close()

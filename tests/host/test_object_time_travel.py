@@ -184,7 +184,7 @@ async def test_alarms_of_the_restored_state_ring(host: Host) -> None:
     await until(lambda: rung == ["rang"])
 
 
-async def test_row_51_what_cloudflare_drafts_as_a_snapshot_for_others_is_a_branch(host: Host) -> None:
+async def test_row_51_a_state_for_another_object_is_a_branch_of_a_tenant(host: Host) -> None:
     """What Cloudflare drafts as snapshot() of one object for another exists for tenants: a branch,
     whose making does not depend on the size."""
     await host.tenants.create("acme")

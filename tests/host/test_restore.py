@@ -44,6 +44,19 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
         yield running
 
 
+async def test_in_the_durability_mode_bucket_restores_work_as_well(tmp_path: Path) -> None:
+    async with running_host(tmp_path / "data", cold=cold(tmp_path, durability="bucket")) as host:
+        tenant = await tenant_with_items(host)
+        marks = []
+        for number in range(10):
+            sql = "INSERT INTO items(value) VALUES (?)"
+            marks.append((await call(tenant, sql, str(number))).bookmark)
+        reply = await host.past.restores.restore("acme", str(marks[4]))
+        assert await execute(tenant, "SELECT count(*) FROM items") == [[5]]
+        await host.past.restores.restore("acme", str(reply.undo_bookmark))
+        assert await execute(tenant, "SELECT count(*) FROM items") == [[10]]
+
+
 def dump(db: Database) -> bytes:
     """All tables with all rows, as JSON."""
     tables = db.query(

@@ -45,9 +45,12 @@ def small_floor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def playing(
-    tmp: Path, seed: int, make: Callable[[ManualClock], Bucket] | None = None
+    tmp: Path,
+    seed: int,
+    make: Callable[[ManualClock], Bucket] | None = None,
+    start_ms: int | None = None,
 ) -> Iterator[Play]:
-    clock = ManualClock(SystemClock().now_ms())  # a real store has a clock of its own
+    clock = ManualClock() if start_ms is None else ManualClock(start_ms)
     bucket = make(clock) if make else MemoryBucket(clock=clock)
     each = Play(tmp, bucket, clock, random.Random(seed), isinstance(bucket, LocalBucket))
     try:
@@ -146,7 +149,8 @@ def test_litestream_restores_what_was_merged_and_swept(tmp_path: Path, seed: int
 
 def test_it_is_the_same_in_a_store_that_speaks_s3(tmp_path: Path, moto_url: str) -> None:
     """Whose times are its own: those of the commits are looked up."""
-    with playing(tmp_path, 4, lambda clock: s3_bucket(moto_url)) as each:
+    now_ms = SystemClock().now_ms()
+    with playing(tmp_path, 4, lambda clock: s3_bucket(moto_url), now_ms) as each:
         for _ in range(12):
             for _ in range(3):
                 each.write()

@@ -21,6 +21,7 @@ from dosql.host.host import Host
 from dosql.host.tenant import Tenant
 from dosql.log.records import ObjectKey
 from dosql.log.redo import database_path
+from dosql.objects.app import App
 from dosql.replica.bucket import NO_METADATA, Bucket, ObjectInfo
 from dosql.replica.bucket_errors import BucketUnavailableError
 from dosql.replica.replica import Replica
@@ -37,11 +38,16 @@ def fault_seed() -> int:
 
 
 async def start_host(
-    data_dir: Path, bucket: Bucket, durability: Durability = "local", **changes: Any
+    data_dir: Path,
+    bucket: Bucket,
+    durability: Durability = "local",
+    *,
+    app: App | None = None,
+    **changes: Any,
 ) -> Host:
     """A host that copies to the bucket."""
     cold = ColdTierSettings(bucket, prefix=PREFIX, durability=durability)
-    return await Host.start(settings(data_dir, cold=cold, **changes))
+    return await Host.start(settings(data_dir, cold=cold, **changes), app=app)
 
 
 @asynccontextmanager

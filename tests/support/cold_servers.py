@@ -99,4 +99,3 @@ class WritingClient:
         if code not in UNKNOWN:
             answers.not_written.add(value)
         await asyncio.sleep(0.02)
-

@@ -55,7 +55,7 @@ class FixedOracle:
         else:
             started, used = min(self.started, now), self.used
         allowed = used + cost <= self.limit
-        if allowed or self.used and self.started is not None and now < self.started + self.window:
+        if allowed or (self.used and self.started is not None and now < self.started + self.window):
             self.started, self.used = started, used + cost * allowed
         left = started + self.window - now
         remaining = self.limit - (used + cost * allowed)

@@ -59,6 +59,11 @@ WORKER_STALL_MS_MAX = 4_000
 """The same on a worker thread, where a longer value is refused."""
 INLINE_VALUE_BYTES_MAX = 512 * 1024
 """A longer value is never handled on the event loop."""
+INLINE_SQL_BYTES_MAX = 16 * 1024
+"""A longer statement is prepared on a worker thread: the time for it grows with the square."""
+INLINE_BULK_PAGES_MAX = 2_500
+"""Pages of a database up to which the event loop drops and empties tables, and searches full text:
+each is one instruction, whatever the size."""
 HEAP_BYTES_MAX = 1024**3
 """Of SQLite in the whole process: beyond it a statement fails. Half of it is page caches, were all
 objects that may be awake to fill theirs."""

@@ -29,7 +29,7 @@ from server.context import RequestContext
 from server.gate import Gate
 from server.metrics import Metrics
 from server.node_limits import NodeLimits
-from server.rate_policies import Policy, parse_policies
+from server.rate_policies import Policy, first_part, parse_policies, plain_path
 from server.settings import Settings
 
 
@@ -79,7 +79,7 @@ class RateLimiter:
         metrics: Metrics,
     ) -> None:
         self._limits = [_Limit(each, each.rule, f"{each.name}|{each.rule}") for each in policies]
-        self.prefixes = tuple({route.rstrip("*") for each in policies for route in each.routes})
+        self.prefixes = tuple({first_part(route) for each in policies for route in each.routes})
         """What the paths that any policy is about begin with."""
         self._gate = gate
         self._tenants = tenants
@@ -98,25 +98,23 @@ class RateLimiter:
             UnavailableError: ``rate_limit_unavailable``: it cannot be counted, and a policy wants
                 such requests refused.
         """
-        path, method = scope["path"], scope.get("method", "GET")
+        path, method = plain_path(scope["path"]), scope.get("method", "GET")
         if method == "OPTIONS" and b"access-control-request-method" in context.headers:
             return  # a browser's question before the request, which is the one to count
         request = _Request(self._address, self._gate, self._tenants, self._identify, scope, context)
         found: list[tuple[_Limit, Verdict]] = []
         for limit in self._limits:
-            if not limit.policy.matches(path, method):
+            route = limit.policy.route_of(path, method)
+            if route is None:
                 continue
             verdict = await self._hit(limit, request)
             if verdict is None:
                 continue
             found.append((limit, verdict))
+            context.extra_headers = _headers(found)
             if not verdict.allowed:
-                break
-        if not found:
-            return
-        context.extra_headers = _headers(found)
-        if not (refusal := found[-1][1]).allowed:
-            raise RateLimitedError("Too many requests", retry_after_s=refusal.retry_after_s)
+                context.route, context.tenant = route, request.tenant()
+                raise RateLimitedError("Too many requests", retry_after_s=verdict.retry_after_s)
 
     async def _hit(self, limit: _Limit, request: _Request) -> Verdict | None:
         """None: the policy is not about this request after all, or lets it pass uncounted."""

@@ -56,18 +56,31 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         algorithm = self.algorithm or ("gcra" if self.scope == "node" else "sliding")
         return Rule(algorithm, self.limit, round(self.window * 1_000), self.burst or 0)
 
-    def matches(self, path: str, method: str) -> bool:
-        """Whether it is about such requests, whoever sends them."""
+    def route_of(self, path: str, method: str) -> str | None:
+        """Which of its routes such a request matches, whoever sends it; None: none.
+
+        ``path`` is as `plain_path` gives it.
+        """
         if self.methods and method not in self.methods:
-            return False
-        return any(
-            path.startswith(route[:-1]) if route.endswith("*") else path == route
-            for route in self.routes
-        )
+            return None
+        for route in self.routes:
+            if path == route or (route.endswith("*") and path.startswith(route[:-1])):
+                return route
+        return None
 
 
 DEFAULT = (Policy(name="default", limit=100),)
 """100 requests a minute for each address and tenant, on everything below ``/api/``."""
+
+
+def plain_path(path: str) -> str:
+    """As the router reads it: without empty segments, or a slash at its end."""
+    return "/" + "/".join(part for part in path.split("/") if part)
+
+
+def first_part(route: str) -> str:
+    """What every path that matches the route begins with, empty segments or not."""
+    return "/" + route[1:].partition("/")[0].rstrip("*")
 
 
 def parse_policies(text: str | None) -> tuple[Policy, ...]:

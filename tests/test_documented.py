@@ -151,6 +151,8 @@ def as_documented(default: object) -> str:
     """A default in the words of the table."""
     if default is None or default == ():
         return "none"
+    if isinstance(default, tuple):
+        return ",".join(default)
     if isinstance(default, float) and default.is_integer():
         return str(int(default))
     return str(default)

@@ -21,6 +21,8 @@ from dosql.wire import Params, SqlRequest, encode_params
 T = TypeVar("T")
 StatementType = Literal["query", "queryOne", "run"]
 
+LONG_WORK_S = 600.0
+"""`Call.timeout_s_min` of restores, verifications and the like."""
 _encoder = msgspec.json.Encoder()
 _TENANT_NAME = re.compile(TENANT_NAME_PATTERN, re.ASCII)
 _IDEMPOTENCY_KEY = re.compile(rf"[\x21-\x7e]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}", re.ASCII)
@@ -41,6 +43,9 @@ class Call:
     """Sending it twice does no more than sending it once."""
     attempts_max: int | None = None
     """None: as often as the client was told to."""
+    timeout_s_min: float = 0.0
+    """How long it may take at least, whatever the client's limit: work that grows with the size of
+    a database."""
     any_status: bool = False
     """An object answers: its reply is a reply whatever its status. Errors of dosql still raise."""
 
@@ -124,9 +129,41 @@ def statement_call(
     )
 
 
+def past_statement_call(
+    statement_type: Literal["query", "queryOne"],
+    at: str,
+    sql: str,
+    params: Params | None,
+    *,
+    headers: Mapping[str, str],
+    rows_as_arrays: bool = False,
+) -> Call:
+    """A statement on the state at a point, which is escaped for a URL; it never writes."""
+    return Call(
+        "POST",
+        f"/{statement_type}?at={at}" + ("&rows=array" if rows_as_arrays else ""),
+        encode(sql_request(sql, params)),
+        json_headers(headers),
+    )
+
+
+def tenant_path(tenant: str) -> str:
+    """Where the administration of a tenant is. Raises InvalidRequestError: no name of one."""
+    return f"/admin/tenants/{check_tenant_name(tenant)}"
+
+
 def may_write(sql: str) -> bool:
     """False only if the first word rules writing out."""
     return _NEVER_WRITES.match(sql) is None
+
+
+def check_header_token(token: str) -> str:
+    """The token, if it can be one; so nothing else ever gets into a header."""
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise InvalidRequestError(
+            "A token is printable ASCII without spaces.", code="invalid_token"
+        )
+    return token
 
 
 def check_tenant_name(name: str) -> str:

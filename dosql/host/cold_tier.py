@@ -96,6 +96,8 @@ class ColdTier:
         self._brought: dict[ObjectKey, int] = {}
         """What `bring` found in the bucket, until the object is awake."""
         self._images = 0
+        self._in_vain = False
+        """The bucket was waited for at the end, and did not answer."""
         self.replaced = False
         """Another server has taken over the catalog, and with it everything."""
         self.copy: Callable[[ObjectKey, Path], Awaitable[Copy | None]] = _no_copies
@@ -444,7 +446,8 @@ class ColdTier:
 
     async def drain(self) -> None:
         """Wait a moment for the bucket to have everything, and note what it lacks."""
-        left = await self.shipper.drain(REPLICA_DRAIN_S)
+        left = await self.shipper.drain(0.1 if self._in_vain else REPLICA_DRAIN_S)
+        self._in_vain = bool(left)
         if left:
             _log.warning("the bucket lacks commits of %d objects; a restart sends them", len(left))
             await asyncio.get_running_loop().run_in_executor(

@@ -30,7 +30,7 @@ from dosql.replica.chain import MERGED_LEVELS, Chain, look
 from dosql.replica.compactor import Compactor, Stopped, Tally
 from dosql.replica.plan import FileInfo
 from dosql.replica.replica import Replica
-from dosql.replica.retention import Needed, RetentionSettings, sweep
+from dosql.replica.retention import Needed, RetentionSettings, expired, sweep
 
 T = TypeVar("T")
 _log = logging.getLogger("dosql.host")
@@ -89,6 +89,9 @@ class Compaction:
         self.statistics = CompactionStatistics()
         self.protected: Callable[[ObjectKey], Needed] = lambda key: None
         """Which states of the object others depend on; asked on a thread."""
+        self.removing = asyncio.Lock()
+        """Held while files are chosen and removed: two who did so at once could each rely on what
+        the other removes."""
         self._ground = ground
         self._scratch = scratch
         self._clock = clock
@@ -126,6 +129,21 @@ class Compaction:
         run = self._runs.get(key)
         if run is not None:
             run.dropped = True
+
+    async def sweep(self, key: ObjectKey, *, dry_run: bool = False) -> list[FileInfo]:
+        """Remove now what has expired of the object's files, or only tell what that is."""
+        replica, protected = self._ground.replica(key), partial(self.protected, key)
+        now_ms, retention = self._clock.now_ms(), self._retention
+
+        def work() -> list[FileInfo]:
+            if dry_run:
+                return expired(replica.dated(), now_ms, retention, protected())
+            return sweep(replica, now_ms, retention, protected)
+
+        async with self.removing:
+            gone = await self._ground.on_thread(work)
+        self.statistics.files_deleted += 0 if dry_run else len(gone)
+        return gone
 
     @property
     def known(self) -> int:
@@ -247,11 +265,7 @@ class Compaction:
         if debt.postponed(now_ms, self._retention.commits_ms):
             self._due.add(debt.due_ms, key)
             return
-        replica, protected = self._ground.replica(key), partial(self.protected, key)
-        gone = await self._ground.on_thread(
-            lambda: sweep(replica, now_ms, self._retention, protected)
-        )
-        self.statistics.files_deleted += len(gone)
+        await self.sweep(key)
         if self._debts.get(key) is not debt:
             return
         if debt.swept(now_ms, self._retention.commits_ms):

@@ -1,4 +1,4 @@
-"""Snapshots: whole databases in the bucket, made by hand."""
+"""Snapshots: whole databases in the bucket, made by hand; and whether it holds what it should."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from dosql.replica.history import write_state
 from dosql.replica.image_file import make_image
 from dosql.replica.plan import SNAPSHOT_LEVEL, FileInfo, restore_plan
 from dosql.replica.replica import Replica
-from dosql.wire import SnapshotInfo
+from dosql.replica.verification import Report, verify
+from dosql.wire import DamagedFile, PruneReply, SnapshotInfo, VerifyReply
 
 
 class Snapshots:
@@ -44,12 +45,7 @@ class Snapshots:
         """
         tenants = self._tenants
         key = tenants.entry(name).key
-        await tenants.in_bucket(name)
-        txid = tenants.awake.txid(key)
-        if not txid:  # nothing here: it may be in the bucket only
-            txid = await self._cold.replicated_txid(key, 0)
-        if not txid:
-            raise ConflictError("The tenant has no database yet.", code="tenant_empty")
+        txid = await self._newest(name, key)
         state = await self._travel.find(key, Bookmark(txid, key.incarnation))
         self._count += 1
         path = self._scratch / f"snapshot-{self._count}-{key.filename}"
@@ -58,6 +54,15 @@ class Snapshots:
             partial(self._put, replica, path, state.txid, state.timestamp_ms)
         )
         return _info(key, state.txid, size, state.timestamp_ms)
+
+    async def _newest(self, name: str, key: ObjectKey) -> int:
+        await self._tenants.in_bucket(name)
+        txid = self._tenants.awake.txid(key)
+        if not txid:  # nothing here: it may be in the bucket only
+            txid = await self._cold.replicated_txid(key, 0)
+        if not txid:
+            raise ConflictError("The tenant has no database yet.", code="tenant_empty")
+        return txid
 
     def _put(self, replica: Replica, path: Path, txid: int, timestamp_ms: int) -> int:
         target = path.with_suffix(".ltx")
@@ -125,7 +130,63 @@ class Snapshots:
                 ) from None
             replica.bucket.delete([replica.key(each) for each in wanted])
 
-        await self._travel.on_thread(remove)
+        async with self._cold.compaction.removing:
+            await self._travel.on_thread(remove)
+
+    async def verify(
+        self, name: str, *, everything: bool = False, repair: bool = False
+    ) -> VerifyReply:
+        """Read the files that restore the newest state, or all that the bucket has of the tenant;
+        restore it, and have SQLite check it. ``repair``: make damaged files anew, as far as others
+        hold the same.
+
+        Raises:
+            NotFoundError: ``tenant_not_found``.
+            ConflictError: ``tenant_empty``: there is nothing yet.
+            UnavailableError: the bucket cannot be reached, or lacks the newest commits.
+        """
+        key = self._tenants.entry(name).key
+        txid = await self._newest(name, key)
+        await self._travel.shipped(key)
+        replica = self._cold.shipper.replica(key)
+        work = partial(verify, replica, self._scratch, everything=everything, repair=repair)
+        report = await self._travel.on_thread(work)
+        if report.failure is None and report.txid < txid:
+            report.failure = f"TXID {txid} cannot be restored, only {report.txid}."
+        return _verified(key, report)
+
+    async def prune(self, name: str, *, dry_run: bool = False) -> PruneReply:
+        """Remove now what retention lets go of, or only tell what that is.
+
+        Raises:
+            NotFoundError: ``tenant_not_found``.
+            UnavailableError: the bucket cannot be reached; a part may be removed.
+        """
+        key = self._tenants.entry(name).key
+        gone = await self._cold.compaction.sweep(key, dry_run=dry_run)
+        return PruneReply(
+            files=len(gone),
+            snapshots=sum(each.level == SNAPSHOT_LEVEL for each in gone),
+            size_bytes=sum(each.size for each in gone),
+            dry_run=dry_run,
+        )
+
+
+def _verified(key: ObjectKey, report: Report) -> VerifyReply:
+    restored = report.txid > 0
+    return VerifyReply(
+        sound=report.is_sound,
+        failure=report.failure,
+        bookmark=str(Bookmark(report.txid, key.incarnation)) if restored else None,
+        at=iso_from_ms(report.timestamp_ms) if restored else None,
+        size_bytes=report.database_bytes,
+        files=report.files,
+        bytes_read=report.bytes,
+        damaged=[
+            DamagedFile(each.file.level, each.file.name, each.reason, each.repaired)
+            for each in report.damaged
+        ],
+    )
 
 
 def _snapshots(replica: Replica) -> list[FileInfo]:

@@ -139,6 +139,7 @@ class TimeTravel:
             db.set_deadline(self._statement_s, on_thread=True)
             return work(db)
         finally:
+            db.set_deadline(None)
             db.close()
 
     async def _make(self, key: ObjectKey, txid: int, path: Path) -> None:

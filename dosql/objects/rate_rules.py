@@ -69,7 +69,8 @@ class Verdict:
     remaining: int
     """What could be had now."""
     reset_ms: int
-    """From now until everything could be had, if nobody comes meanwhile."""
+    """From now until everything could be had, if nobody comes meanwhile; of ``sliding``, until
+    its window ends: what was used in that counts less and less from then on."""
     retry_after_ms: int = 0
     """From now until the same check is allowed, if nobody comes meanwhile: exactly then, and not
     a millisecond before. 0: it was."""
@@ -108,8 +109,6 @@ def sliding_verdict(rule: Rule, window: Window, now: int, cost: int, *, allowed:
     width, gone = rule.window_ms, now - window.started
     free = (rule.limit - window.used) * width - window.before * (width - gone)
     reset = width - gone if window.used or window.before else 0
-    if window.used:
-        reset += width
     retry = 0 if allowed else _sliding_wait(rule, window, cost) - gone
     return Verdict(allowed, rule.limit, max(0, free // width), reset, retry)
 

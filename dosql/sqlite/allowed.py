@@ -33,11 +33,11 @@ _JSON = """
     jsonb jsonb_array jsonb_array_insert jsonb_extract jsonb_group_array jsonb_group_object
     jsonb_insert jsonb_object jsonb_remove jsonb_replace jsonb_set
 """
-_SEARCH = "bm25 highlight match rtreecheck snippet"
+_SEARCH = "bm25 highlight match rtreecheck"
 
 FUNCTIONS = frozenset(" ".join((_CORE, _TIME, _AGGREGATE, _MATHS, _JSON, _SEARCH)).split())
-"""Not among them: ``json_patch``, which is quadratic in the number of keys and cannot be stopped
-while it runs; whatever tells of the build, of files, or of other tables' pages."""
+"""Not among them: ``json_patch`` and ``snippet``, which are quadratic in the number of keys and hits
+and cannot be stopped while they run; what tells of the build, of files, of other tables' pages."""
 
 ALTER_FUNCTIONS = frozenset(
     {

@@ -18,6 +18,8 @@ from dosql.clock import Clock
 from dosql.errors import BudgetError, ConflictError, DosqlError, ForbiddenError, QuotaError
 from dosql.limits import (
     DATABASE_BYTES_MAX,
+    INLINE_BULK_PAGES_MAX,
+    INLINE_SQL_BYTES_MAX,
     PROGRESS_STEPS,
     PROGRESS_STEPS_ON_THREAD,
     RESERVED_TABLE_PREFIX,
@@ -331,21 +333,33 @@ class Connection:
 
     def _bound(self, shape: Shape) -> None:
         """Before a statement runs: values may be as long as it may handle here."""
+        if shape.bulk and self._movable:
+            self._check_bulk()
         length = shape.inline_bytes if self._movable else shape.thread_bytes
         if length != self._length:
             self._set_length(length)
 
-    def _inspect(self, sql: str) -> Shape:
+    def _check_bulk(self) -> None:
+        """Raises BudgetError where the event loop is no place for what works on a whole table."""
+        pages = self.internal_query("PRAGMA page_count")[0][0]
+        if int(str(pages)) > INLINE_BULK_PAGES_MAX:
+            raise BudgetError("The statement took longer than allowed.")
+
+    def _check_sql(self, sql: str) -> None:
+        if len(sql) > INLINE_SQL_BYTES_MAX and self._movable:
+            raise BudgetError("The statement took longer than allowed.")
         if self._length != VALUE_BYTES_MAX:
             self._set_length(VALUE_BYTES_MAX)
+
+    def _inspect(self, sql: str) -> Shape:
+        self._check_sql(sql)
         try:
             return self._inspector.inspect(sql)
         except Exception as error:
             self._fail(error, sql, preparing=True)
 
     def _inspect_first(self, sql: str) -> tuple[Shape, str]:
-        if self._length != VALUE_BYTES_MAX:
-            self._set_length(VALUE_BYTES_MAX)
+        self._check_sql(sql)
         try:
             return self._inspector.inspect_first(sql)
         except Exception as error:

@@ -11,7 +11,7 @@ The weights are nanoseconds per byte in the worst case that was found; see docs/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dosql.limits import (
     INLINE_STALL_MS_MAX,
@@ -26,7 +26,9 @@ _READING = 1.0
 _OPERATOR = 5.0
 """Text taken for a number, or compared by a collation."""
 _FUNCTION = 12.0
-_SLOW = {"glob": 270.0, "like": 270.0, "highlight": 100.0, "snippet": 100.0}
+_SLOW = {"glob": 270.0, "like": 270.0}
+_QUADRATIC = {"highlight": (4 * 1024, 256 * 1024)}
+"""Those that copy what they have for each hit: 0.1 s at 64 KiB."""
 _JSON = 40.0
 _JSON_PATH = 10.0
 """For each further path: "[#-1]" goes through an array to its end."""
@@ -44,7 +46,7 @@ _JSON_TABLES = re.compile(r"json(?:b)?_(?:each|tree)", re.I)
 
 
 def value_limits(
-    sql: str, functions: Iterable[str], opcodes: Iterable[str] | None
+    sql: str, functions: Sequence[str], opcodes: Iterable[str] | None
 ) -> tuple[int, int]:
     """Bytes of a value on the event loop, where a longer one moves the statement to a worker
     thread; and there, where a longer one is refused.
@@ -66,9 +68,12 @@ def value_limits(
     total = _READING + sum(weights) + _OPERATOR * operators
     heaviest = max(_READING, _OPERATOR * bool(operators), *weights, 0.0)
     between_looks = max(total, heaviest * PROGRESS_STEPS / _STEPS_PER_CALL)
+    inline, thread = INLINE_VALUE_BYTES_MAX, VALUE_BYTES_MAX
+    for name in _QUADRATIC.keys() & set(functions):
+        inline, thread = _QUADRATIC[name]
     return (
-        min(INLINE_VALUE_BYTES_MAX, int(INLINE_STALL_MS_MAX * 1e6 / between_looks)),
-        min(VALUE_BYTES_MAX, int(WORKER_STALL_MS_MAX * 1e6 / total)),
+        min(inline, int(INLINE_STALL_MS_MAX * 1e6 / between_looks)),
+        min(thread, int(WORKER_STALL_MS_MAX * 1e6 / total)),
     )
 
 

@@ -69,9 +69,10 @@ class Database(Execution):
         shape = self._known.get(sql) or self._inspect(sql)
         if not shape.plain_read:
             return self._query_guarded(shape, params, read_only)
-        length = shape.inline_bytes if self._movable else shape.thread_bytes
-        if length != self._length:
-            self._set_length(length)
+        if shape.bulk or self._length != (
+            shape.inline_bytes if self._movable else shape.thread_bytes
+        ):
+            self._bound(shape)
         try:
             return Rows(
                 shape.columns,
@@ -92,9 +93,10 @@ class Database(Execution):
         if not shape.plain_read:
             rows = self._query_guarded(shape, params, read_only)
             return Rows(rows.columns, rows.rows[:1])
-        length = shape.inline_bytes if self._movable else shape.thread_bytes
-        if length != self._length:
-            self._set_length(length)
+        if shape.bulk or self._length != (
+            shape.inline_bytes if self._movable else shape.thread_bytes
+        ):
+            self._bound(shape)
         cursor = self._connection.cursor()  # its own: closing it ends the read at once
         try:
             row = cursor.execute(shape.text, params).fetchone()
@@ -127,9 +129,10 @@ class Database(Execution):
             return self._run_captured(shape, params)
         if not shape.plain_write:
             return self._run_guarded(shape, params)
-        length = shape.inline_bytes if self._movable else shape.thread_bytes
-        if length != self._length:
-            self._set_length(length)
+        if shape.bulk or self._length != (
+            shape.inline_bytes if self._movable else shape.thread_bytes
+        ):
+            self._bound(shape)
         before = connection.total_changes()
         try:
             self._cursor.execute(shape.text, params)

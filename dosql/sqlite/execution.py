@@ -128,6 +128,7 @@ class Execution(Transactions):
     def _guarded(self, shape: Shape, params: Params, *, keep: bool) -> list[Row]:
         """Run a statement that could leave something behind when it fails half-way: rows are
         drawn after all writes, and new names are seen only after the change."""
+        self._bound(shape)
         names = self._reserved_names() if shape.check_after else None
         self._control(f"SAVEPOINT {_GUARD}")
         try:

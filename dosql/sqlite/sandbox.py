@@ -149,6 +149,10 @@ class Sandbox:
         """It writes although SQLite calls it read-only."""
         self.functions: list[str] = []
         """The functions that it calls, once for each call."""
+        self.bulk = False
+        """It drops a table, or may empty one whole."""
+        self.tables: set[str] = set()
+        """Those that it reads, as they are spelt in the schema."""
         self.nested = False
         """It runs a view or a trigger: more than its text shows."""
         self._connection = connection
@@ -160,8 +164,9 @@ class Sandbox:
         self._text = text
         self.denial = None
         self.asked = self.schema = self.alters = self.pragma = self.writes = False
-        self.creates = self.nested = False
+        self.creates = self.nested = self.bulk = False
         self.functions.clear()
+        self.tables.clear()
 
     def prepared(self) -> None:
         """The text is prepared. What SQLite asks from here on, it asks for statements that were
@@ -193,6 +198,7 @@ class Sandbox:
             return _OK
         guarded = self._tables_guarded
         if action == _READ and a and b and a[0] != "_" != b[0] and a.lower() not in guarded:
+            self.tables.add(a)
             return _OK  # by far the most frequent question: once per column
         denial = self._denial(action, a, b, schema, inner)
         if denial is None:
@@ -203,6 +209,8 @@ class Sandbox:
     def _denial(
         self, action: int, a: str | None, b: str | None, schema: str | None, inner: str | None
     ) -> Denial | None:
+        if action == apsw.SQLITE_DELETE:
+            self.bulk = self.bulk or "where" not in self._text.lower()
         if action in _DDL:
             self.schema = True
             self.alters = self.alters or action == apsw.SQLITE_ALTER_TABLE

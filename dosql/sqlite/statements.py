@@ -13,7 +13,7 @@ import msgspec
 from dosql.errors import InvalidRequestError
 from dosql.sqlite.costs import value_limits
 from dosql.sqlite.rows import Row, RunResult
-from dosql.sqlite.sandbox import Sandbox
+from dosql.sqlite.sandbox import INTERNAL_PREPARE_FLAGS, Right, Sandbox
 from dosql.wire import Params, SqlValue
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ STATEMENTS_MAX = 100
 
 UNBOUND: Any = apsw._null_bindings  # type: ignore[attr-defined]  # pyright: ignore
 """Stands for any parameters: APSW's own tools inspect statements with it."""
+
+_VIRTUAL_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage = 0"
 
 # Space as SQLite knows it. Atomic groups: a comment must not stretch over the SQL after it.
 _BLANK = re.compile(r"(?>[ \t\n\f\r\ufeff;]|--[^\n]*|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
@@ -52,6 +54,8 @@ class Shape(msgspec.Struct, frozen=True):
     """Of a value, on the event loop; see `value_limits`."""
     thread_bytes: int
     """Of a value, anywhere else."""
+    bulk: bool
+    """One of its instructions may work on a whole table."""
     scans: bool | None = None
     """Its plan steps through a whole table; None: nobody looked yet."""
 
@@ -65,6 +69,7 @@ class Inspector:
         self._sandbox = sandbox
         self._connection = connection
         self._sql = ""
+        self._virtuals: frozenset[str] = frozenset()
         self._seen: list[Shape] = []
 
     def inspect(self, sql: str) -> Shape:
@@ -119,10 +124,28 @@ class Inspector:
         if sandbox.nested:
             functions = sandbox.functions.copy()
             flags = sandbox.alters, sandbox.schema, sandbox.pragma, sandbox.writes
+            bulk, tables = sandbox.bulk, sandbox.tables.copy()
             opcodes = self._opcodes(text)
+            sandbox.bulk = bulk or "Clear" in opcodes
+            sandbox.tables |= tables
             sandbox.functions[:] = functions
             sandbox.alters, sandbox.schema, sandbox.pragma, sandbox.writes = flags
         return value_limits(text, sandbox.functions, opcodes)
+
+    def _virtual_tables(self) -> frozenset[str]:
+        """Read anew when nothing else is known of the schema either."""
+        if not self.known:
+            sandbox = self._sandbox
+            right, sandbox.right = sandbox.right, Right.INTERNAL
+            schema = sandbox.schema
+            try:
+                found = self._connection.execute(
+                    _VIRTUAL_TABLES, prepare_flags=INTERNAL_PREPARE_FLAGS
+                ).fetchall()
+            finally:
+                sandbox.right, sandbox.schema = right, schema
+            self._virtuals = frozenset(str(name) for (name,) in found)
+        return self._virtuals
 
     def _opcodes(self, text: str) -> list[str]:
         # An EXPLAIN already, or of the greatest length; or with a constant that is not text.
@@ -152,6 +175,7 @@ class Inspector:
                 parameters=cursor.bindings_count,
                 inline_bytes=inline_bytes,
                 thread_bytes=thread_bytes,
+                bulk=sandbox.bulk or not sandbox.tables.isdisjoint(self._virtual_tables()),
             )
         )
         return False

@@ -35,9 +35,7 @@ async def create_branch(
 
 
 @get("/tenants/{name:str}/branches", tags=["Branches"])
-async def list_branches(
-    name: FromPath[str], components: NamedDependency[Components]
-) -> BranchList:
+async def list_branches(name: FromPath[str], components: NamedDependency[Components]) -> BranchList:
     """The branches of this tenant, in name order."""
     return BranchList(components.host.past.branches.list(check_tenant_name(name)))
 

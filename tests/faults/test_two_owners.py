@@ -121,7 +121,7 @@ async def paused_fight(
             os.kill(servers[side].process.pid, signal.SIGCONT)
             for server in servers.values():
                 ready = await asyncio.to_thread(server.request, "GET", "/ready")
-                if ready.code == "object_moved":
+                if b"taken over" in ready.body:
                     restarts += 1
                     await asyncio.to_thread(server.restart)
         ended.set()

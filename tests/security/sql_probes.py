@@ -101,7 +101,7 @@ PROBES: list[Probe] = [
         "ATTACH 'a' || 'b' AS other",
         "DETACH main",
     ),
-    *_row("2 vacuum", FORBIDDEN, "VACUUM", "VACUUM main", "VACUUM INTO 'copy.db'"),
+    *_row("2 vacuum", (FORBIDDEN, WRONG), "VACUUM", "VACUUM main", "VACUUM INTO 'copy.db'"),
     *_row(
         "3 load_extension",
         FORBIDDEN,
@@ -109,8 +109,13 @@ PROBES: list[Probe] = [
         "SELECT load_extension('x', 'y')",
         "SELECT LOAD_EXTENSION('x')",
     ),
-    *_row("3 load_extension", FORBIDDEN, "SELECT edit('x')", "SELECT readfile('/etc/passwd')"),
-    *_row("3 load_extension", FORBIDDEN, "SELECT writefile('x', 'y')"),
+    *_row(
+        "3 functions of the shell",
+        (FORBIDDEN, WRONG),
+        "SELECT edit('x')",
+        "SELECT readfile('/etc/passwd')",
+        "SELECT writefile('x', 'y')",
+    ),
     *_row(
         "4 schema writes",
         FORBIDDEN,
@@ -168,8 +173,8 @@ PROBES: list[Probe] = [
         FORBIDDEN,
         "PRAGMA hard_heap_limit = 1",
         "PRAGMA soft_heap_limit = 1",
-        "SELECT * FROM pragma_hard_heap_limit(1)",
     ),
+    *_row("7 heap limits", (FORBIDDEN, WRONG), "SELECT * FROM pragma_hard_heap_limit(1)"),
     *_row("8 page count", FORBIDDEN, "PRAGMA max_page_count = 1", "PRAGMA max_page_count"),
     *_row(
         "9 state of the connection",
@@ -197,7 +202,12 @@ PROBES: list[Probe] = [
         "SELECT sqlite_compileoption_get(1)",
         "SELECT sqlite_compileoption_used('X')",
         "SELECT sqlite_log(1, 'x')",
-        "SELECT sqlite_offset(body) FROM notes",
+    ),
+    *_row("10 leaking pragmas", WRONG, "SELECT sqlite_offset(body) FROM notes"),
+    *_row(
+        "25 loops in one instruction",
+        FORBIDDEN,
+        "SELECT snippet(found, 0, '', '', '', 9) FROM found",
     ),
     *_row("11 versions", FORBIDDEN, "PRAGMA user_version = 7", "PRAGMA application_id = 7"),
     *_row("11 versions", OK, "PRAGMA user_version"),
@@ -447,12 +457,8 @@ PROBES: list[Probe] = [
     *_row(
         "25 many instructions on long values",
         (OK, TIMEOUT, LONG),
-        "SELECT "
-        + " + ".join(f"length(upper(v || {i}))" for i in range(90))
-        + " FROM long",
-        "SELECT "
-        + " OR ".join(f"v LIKE '%{'_a' * 23}{i}'" for i in range(90))
-        + " FROM long",
+        "SELECT " + " + ".join(f"length(upper(v || {i}))" for i in range(90)) + " FROM long",
+        "SELECT " + " OR ".join(f"v LIKE '%{'_a' * 23}{i}'" for i in range(90)) + " FROM long",
     ),
     *_row(
         "26 huge values",
@@ -463,8 +469,8 @@ PROBES: list[Probe] = [
         "SELECT hex(zeroblob(2000000))",
         "SELECT replace('aaaa', 'a', " + _A.format(1000000, "b") + ")",
         "SELECT length(" + "||".join([_A.format(900000, "a")] * 3) + ")",
-        _N.format(" LIMIT 2000000") + "SELECT length(group_concat(i)) FROM n",
-        _N.format(" LIMIT 2000000") + "SELECT length(json_group_array(i)) FROM n",
+        _N.format(" LIMIT 20") + "SELECT length(group_concat(randomblob(200000))) FROM n",
+        _N.format(" LIMIT 20") + "SELECT length(json_group_array(hex(zeroblob(100000)))) FROM n",
     ),
     *_row(
         "27 patterns",
@@ -491,7 +497,7 @@ PROBES: list[Probe] = [
     ),
     *_row(
         "29 memory",
-        (MEMORY, TIMEOUT, LARGE),
+        (MEMORY, TIMEOUT, LARGE, LONG),
         "SELECT " + ", ".join(["randomblob(2000000)"] * 190),
     ),
     *_row(

@@ -101,9 +101,7 @@ def test_a_refresh_gives_another_token_and_the_old_one_is_dead_at_once(tenant: T
 def test_of_many_refreshes_at_once_one_succeeds(tenant: Tenant) -> None:
     token = tenant.sign_up()["token"]
     with ThreadPoolExecutor(8) as pool:
-        replies = list(
-            pool.map(lambda _: tenant.ask("POST", "/auth/refresh", token), range(16))
-        )
+        replies = list(pool.map(lambda _: tenant.ask("POST", "/auth/refresh", token), range(16)))
     assert sorted(reply.status for reply in replies) == [200] + [401] * 15
 
 
@@ -377,9 +375,7 @@ def test_hashes_are_argon2id_and_those_of_older_parameters_are_renewed(tenant: T
     "planted",
     ["$argon2id$v=19$m=4194304,t=99,p=8$c2FsdHNhbHQ$aGFzaGhhc2g", "$2b$12$abc", "x", ""],
 )
-def test_a_hash_that_a_tenant_planted_costs_no_more_than_ours(
-    tenant: Tenant, planted: str
-) -> None:
+def test_a_hash_that_a_tenant_planted_costs_no_more_than_ours(tenant: Tenant, planted: str) -> None:
     """The first would take 4 GiB."""
     tenant.sign_up()
     tenant.server.sql(tenant.name, "run", "UPDATE users SET password_hash = ?", [planted])

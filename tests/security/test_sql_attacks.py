@@ -90,12 +90,15 @@ def _attempt(db: Database, sql: str, batch: bool) -> Outcome:
         break
     if error is None:
         return 200, None
-    assert "/" not in error.message or "/transaction" in error.message or "/" in sql
+    assert "/" not in error.message.replace("/transaction", "").replace("and/or", ""), error
     return status_of(error), error.code
 
 
 def warm(db: Database, sql: str) -> None:
-    """Have the server's right prepare the text, into the cache of statements; nothing runs."""
+    """Have the server's right prepare the text, into the cache of statements; nothing runs. Not
+    a PRAGMA of the process or the file, which acts when it is prepared."""
+    if "pragma" in sql.lower() and "_dosql_s" not in sql and "sess" not in sql:
+        return
     cursor = db._connection.cursor()
     cursor.exec_trace = lambda *_: False
     db._sandbox.right = Right.INTERNAL
@@ -114,7 +117,9 @@ def check_unharmed(db: Database, probe: Probe, folder: Path) -> None:
     assert db.internal_query("SELECT v FROM _dosql_s") == [(SECRET,)]
     if probe.sql != "DELETE FROM users":
         assert db.internal_query("SELECT token_hash, expires_at FROM sessions") == [(SESSION, 1)]
-    reserved = db.internal_query("SELECT name FROM sqlite_schema WHERE name LIKE '\\_d%' ESCAPE '\\'")
+    reserved = db.internal_query(
+        "SELECT name FROM sqlite_schema WHERE name LIKE '\\_d%' ESCAPE '\\'"
+    )
     assert sorted(reserved) == [("_dosql_migrations",), ("_dosql_s",)]
     for pragma, value in (("journal_mode", "wal"), ("foreign_keys", 1), ("trusted_schema", 0)):
         assert db.internal_query(f"PRAGMA {pragma}") == [(value,)]
@@ -123,9 +128,7 @@ def check_unharmed(db: Database, probe: Probe, folder: Path) -> None:
     assert all(name.partition(".db")[0].isdigit() for name in names), names
 
 
-@pytest.mark.parametrize(
-    "probe", PROBES, ids=[f"{each.row}-{each.sql[:40]!r}" for each in PROBES]
-)
+@pytest.mark.parametrize("probe", PROBES, ids=[f"{each.row}-{each.sql[:40]!r}" for each in PROBES])
 def test_an_attack_meets_what_it_must_cold_warm_and_in_a_batch(
     probe: Probe, open_copy: Callable[[], Database], tmp_path: Path
 ) -> None:
@@ -184,7 +187,7 @@ def test_over_http_the_statuses_are_the_same(shared_server: ServerProcess) -> No
         if reply.code == "statement_is_read_only":
             continue
         asked += 1
-        assert (reply.status, reply.code) in probe.expected, (probe, reply.content)
+        assert (reply.status, reply.code) in probe.expected, (probe, reply.body)
     assert asked >= 60
 
 
@@ -273,5 +276,7 @@ def test_long_values_leave_the_event_loop_only_where_a_function_could_stall_it(
 
 def test_every_function_of_this_build_was_judged(tenant: Database) -> None:
     """Another wheel may bring others, which are refused; those allowed must be there."""
-    present = {str(row[0]) for row in tenant.internal_query("SELECT name FROM pragma_function_list")}
+    present = {
+        str(row[0]) for row in tenant.internal_query("SELECT name FROM pragma_function_list")
+    }
     assert FUNCTIONS - present <= {"match", "json_each", "json_tree"}

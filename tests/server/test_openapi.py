@@ -94,14 +94,16 @@ def test_operation_ids_are_unique(document: Any) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_only_the_health_routes_are_open(document: Any) -> None:
+def test_only_the_health_routes_and_logins_are_open(document: Any) -> None:
     open_paths = {
         path
         for path, item in document["paths"].items()
         for operation in item.values()
         if "security" not in operation
     }
-    assert open_paths == {"/live", "/ready", "/health"}
+    logins = {"/auth/signup", "/auth/login"}
+    below = {f"/t/{{tenant}}{path}" for path in logins}
+    assert open_paths == {"/live", "/ready", "/health"} | logins | below
 
 
 def test_the_page_loads_local_files_only(shared_server: ServerProcess) -> None:

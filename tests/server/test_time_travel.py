@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.replica.litestream import litestream
@@ -198,6 +199,32 @@ def test_a_restore_survives_a_kill(server: ServerProcess) -> None:
     server.kill()
     server.restart()
     assert values(server, tenant) == "a"
+
+
+_DIES = """
+import os
+from dosql.host import restores
+replace = restores.replace_state
+def dying(db, *arguments, **options):
+    replace(db, *arguments, **options)
+    os._exit(9)
+restores.replace_state = dying
+"""
+
+
+def test_a_kill_in_the_middle_of_a_restore_leaves_everything_as_it_was(
+    start_server: Callable[..., ServerProcess],
+) -> None:
+    """The pages are in SQLite's WAL already, and in no log: they never were."""
+    server = start_server(prelude=_DIES)
+    tenant, marks = filled(server)
+    with pytest.raises(httpx2.HTTPError):
+        server.request("POST", f"/admin/tenants/{tenant}/restore", json={"at": marks[1]})
+    server.process.wait()
+    server.restart()
+    assert values(server, tenant) == "abc"
+    server.sql(tenant, "run", "INSERT INTO items(value) VALUES ('d')")
+    assert values(server, tenant) == "abcd"
 
 
 # --- snapshots and info -----------------------------------------------------------------------

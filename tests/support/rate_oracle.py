@@ -94,12 +94,8 @@ class SlidingOracle:
         if allowed:
             self.counts[number] = self.counts.get(number, 0) + cost
         remaining = max(0, floor(self.limit - self._load(now)))
-        return Answer(
-            allowed, remaining, self._first(now, self.limit), self._retry(now, cost, allowed)
-        )
-
-    def _retry(self, now: int, cost: int, allowed: bool) -> int:
-        return 0 if allowed else self._first(now, cost)
+        ends = self.started + (number + 1) * self.window
+        return Answer(allowed, remaining, ends - now, 0 if allowed else self._first(now, cost))
 
     def _first(self, now: int, cost: int) -> int:
         """By bisection: from a moment without hits on, the load only falls."""

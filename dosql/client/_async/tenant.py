@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, TypeVar, overload
 
 from dosql.client import operations as ops
+from dosql.client._async.auth import AsyncAuth
 from dosql.client._async.changes import AsyncSlots, follow_changes
+from dosql.client._async.past import AsyncPastTenant
 from dosql.client._async.transaction import AsyncTransaction
 from dosql.client._async.transport import AsyncTransport
 from dosql.client.calls import (
@@ -26,6 +28,7 @@ from dosql.client.calls import (
 )
 from dosql.client.changes import ChangeEvent
 from dosql.client.operations import Operation, PlainOperation
+from dosql.client.points import Point
 from dosql.client.reconnect import Reconnect
 from dosql.client.rows import (
     Row,
@@ -61,6 +64,8 @@ class AsyncTenant:
         self.last_bookmark: str | None = None
         """The state of the database that the newest reply reflects."""
         self.change_slots = AsyncSlots(transport, self._headers)
+        self.auth = AsyncAuth(transport, self._headers)
+        """Users and their sessions."""
 
     @overload
     async def query(
@@ -232,6 +237,15 @@ class AsyncTenant:
             follow=follow,
             reconnect=reconnect,
         )
+
+    def at(self, point: Point) -> AsyncPastTenant:
+        """The database as it was at a point: a bookmark, RFC 3339 text, or an aware datetime. A
+        time means the newest state that is not younger. No request is made.
+
+        Raises:
+            InvalidRequestError: ``invalid_time``, ``invalid_bookmark``.
+        """
+        return AsyncPastTenant(self._transport, self.name, self._headers, point)
 
     async def _send_statement(
         self,

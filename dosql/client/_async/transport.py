@@ -9,7 +9,7 @@ import httpx2
 from dosql import __version__
 from dosql.client._pause import asleep
 from dosql.client.backoff import Backoff
-from dosql.client.calls import Call, Reply
+from dosql.client.calls import Call, Reply, check_header_token
 from dosql.client.errors import (
     Failure,
     failure_from_exception,
@@ -50,7 +50,7 @@ class AsyncTransport:
         self._backoff = Backoff(retries)
         self._headers = {"User-Agent": f"dosql-python/{__version__}", "Accept": "application/json"}
         if token is not None:
-            self._headers["Authorization"] = f"Bearer {_check_token(token)}"
+            self._headers["Authorization"] = f"Bearer {check_header_token(token)}"
         self._http_transport = http_transport
         self._calls = self._pool()
         self._streams: httpx2.AsyncClient | None = None
@@ -120,7 +120,7 @@ class AsyncTransport:
         *,
         stream: bool,
     ) -> httpx2.Response:
-        deadline = self.clock.monotonic() + self.timeout_s
+        deadline = self.clock.monotonic() + max(self.timeout_s, call.timeout_s_min)
         attempt = 0
         lost = False
         while True:
@@ -129,7 +129,7 @@ class AsyncTransport:
                 self.url + call.path,
                 content=call.content if content is None else content(),
                 headers=call.headers,
-                timeout=max(deadline - self.clock.monotonic(), _TIMEOUT_S_MIN),
+                timeout=self._timeout(deadline),
             )
             outcome = await self._attempt(pool, request, call, stream=stream)
             if isinstance(outcome, httpx2.Response):
@@ -140,6 +140,10 @@ class AsyncTransport:
                 raise _final_error(call, outcome, lost=lost)
             await asleep(delay_s)
             attempt += 1
+
+    def _timeout(self, deadline: float) -> httpx2.Timeout:
+        left_s = max(deadline - self.clock.monotonic(), _TIMEOUT_S_MIN)
+        return httpx2.Timeout(left_s, connect=min(left_s, self.timeout_s))
 
     async def _attempt(
         self, pool: httpx2.AsyncClient, request: httpx2.Request, call: Call, *, stream: bool
@@ -182,11 +186,3 @@ def _check_url(url: str) -> str:
             code="invalid_url",
         )
     return str(parsed).rstrip("/")
-
-
-def _check_token(token: str) -> str:
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise InvalidRequestError(
-            "A token is printable ASCII without spaces.", code="invalid_token"
-        )
-    return token

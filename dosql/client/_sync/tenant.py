@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
 from dosql.client import operations as ops
+from dosql.client._sync.auth import Auth
 from dosql.client._sync.changes import Slots, follow_changes
 from dosql.client._sync.transaction import Transaction
 from dosql.client._sync.transport import Transport
@@ -62,6 +63,8 @@ class Tenant:
         self.last_bookmark: str | None = None
         """The state of the database that the newest reply reflects."""
         self.change_slots = Slots(transport, self._headers)
+        self.auth = Auth(transport, self._headers)
+        """Users and their sessions."""
 
     @overload
     def query(

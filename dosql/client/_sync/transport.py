@@ -10,7 +10,7 @@ import httpx2
 from dosql import __version__
 from dosql.client._pause import sleep
 from dosql.client.backoff import Backoff
-from dosql.client.calls import Call, Reply
+from dosql.client.calls import Call, Reply, check_header_token
 from dosql.client.errors import (
     Failure,
     failure_from_exception,
@@ -51,7 +51,7 @@ class Transport:
         self._backoff = Backoff(retries)
         self._headers = {"User-Agent": f"dosql-python/{__version__}", "Accept": "application/json"}
         if token is not None:
-            self._headers["Authorization"] = f"Bearer {_check_token(token)}"
+            self._headers["Authorization"] = f"Bearer {check_header_token(token)}"
         self._http_transport = http_transport
         self._calls = self._pool()
         self._streams: httpx2.Client | None = None
@@ -182,11 +182,3 @@ def _check_url(url: str) -> str:
             code="invalid_url",
         )
     return str(parsed).rstrip("/")
-
-
-def _check_token(token: str) -> str:
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise InvalidRequestError(
-            "A token is printable ASCII without spaces.", code="invalid_token"
-        )
-    return token

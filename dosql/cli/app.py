@@ -9,7 +9,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from dosql import __version__
-from dosql.cli import cdc, migrations, query, serve, shell_command, tenants, tokens
+from dosql.cli import (
+    branches,
+    cdc,
+    migrations,
+    query,
+    restore,
+    serve,
+    shell_command,
+    snapshots,
+    tenants,
+    tokens,
+)
 from dosql.cli.output import print_error
 from dosql.errors import DosqlError
 
@@ -27,6 +38,9 @@ app.add_typer(tenants.app, name="tenant")
 app.add_typer(tokens.app, name="token")
 app.add_typer(migrations.app, name="migrate")
 app.add_typer(cdc.app, name="cdc")
+app.add_typer(snapshots.app, name="snapshot")
+app.add_typer(branches.app, name="branch")
+app.command("restore")(restore.restore)
 app.command("query")(query.query)
 app.command("shell")(shell_command.shell)
 

@@ -31,6 +31,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="Name of the tenant.")]
 
+Of = Annotated[str, typer.Option("--tenant", metavar="TENANT", help="Name of the tenant.")]
+POINT = "A bookmark, or a time such as 2026-01-31T12:00:00Z."
+
 
 def connect(url: str, token: str | None) -> Client:
     """A client for the server; no request is made yet."""

@@ -12,6 +12,22 @@ if TYPE_CHECKING:
 
 
 @contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """A bar and the time that went by, while the server works on something that may take long."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        bar.add_task(title, total=None)
+        yield
+
+
+@contextmanager
 def transfer(title: str) -> Iterator[Progress | None]:
     """A bar for moving bytes; None where nobody would see it."""
     if not sys.stderr.isatty():

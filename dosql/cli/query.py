@@ -9,7 +9,7 @@ import typer
 
 from dosql.cli.execution import execute
 from dosql.cli.formats import Mode, run_result_text, write_rows
-from dosql.cli.options import URL_DEFAULT, Json, TenantName, Token, Url, connect
+from dosql.cli.options import POINT, URL_DEFAULT, Json, TenantName, Token, Url, connect
 from dosql.cli.output import complain, print_json
 from dosql.cli.parameters import parse_params
 from dosql.wire import Params
@@ -38,6 +38,10 @@ def query(
             "x'00ff' is a blob, all else is text; '\"42\"' is the text 42.",
         ),
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="POINT", help=f"Read the past. {POINT}", show_default="now"),
+    ] = None,
     mode: Annotated[Mode, typer.Option(help="How rows are printed.")] = "table",
     url: Url = URL_DEFAULT,
     token: Token = None,
@@ -48,7 +52,11 @@ def query(
 
     params = _params(param or [])
     with connect(url, token) as client:
-        result = execute(client.tenant(tenant), sql, params)
+        database = client.tenant(tenant)
+        if at is None:
+            result = execute(database, sql, params)
+        else:
+            result = database.at(at).query_rows(sql, params)
     if isinstance(result, Rows):
         write_rows(result, "json" if json else mode, sys.stdout)
     else:

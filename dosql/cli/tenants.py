@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import UNSET
 
 from dosql.cli.options import URL_DEFAULT, Json, TenantName, Token, Url, Yes, confirm, connect
 from dosql.cli.output import complain, print_columns, print_json, size_text
@@ -118,14 +119,15 @@ def _print(info: TenantInfo, *, json: bool) -> None:
     if json:
         print_json(info)
         return
-    print_columns(
-        ("NAME", info.name),
-        [
-            ("id", info.id),
-            ("state", info.state),
-            ("size", size_text(info.size_bytes)),
-            ("created", info.created_at),
-            ("last used", info.last_used_at),
-            ("txid", str(info.txid)),
-        ],
-    )
+    facts = [
+        ("id", info.id),
+        ("state", info.state),
+        ("size", size_text(info.size_bytes)),
+        ("created", info.created_at),
+        ("last used", info.last_used_at),
+        ("txid", str(info.txid)),
+    ]
+    if info.replicated_txid is not UNSET and info.replica_url is not UNSET:
+        facts.append(("in the bucket", f"{info.replicated_txid} of {info.txid}"))
+        facts.append(("replica", info.replica_url))
+    print_columns(("NAME", info.name), facts)

@@ -10,8 +10,8 @@ from dosql.errors import InvalidRequestError
 from dosql.points import parse_point
 
 Point = str | datetime | Bookmark
-"""A bookmark, a time as RFC 3339 with an offset, or an aware datetime. A time means the newest state
-that is not younger, to the millisecond; one to come means now."""
+"""A bookmark, a time as RFC 3339 with an offset, or an aware datetime. A time means the newest
+state that is not younger, to the millisecond; one to come means now."""
 
 
 def point_text(point: Point) -> str:

@@ -180,9 +180,8 @@ class Merger:
     def _apply_rows(self, db: Database, outcome: MergeOutcome) -> None:
         if not self._changeset:
             return
-        for table, columns in self._columns.items():
-            if not self._touches(table):
-                continue
+        for table in {each.name for each in apsw.Changeset.iter(self._changeset)}:
+            columns = self._columns[table]
             here = [
                 (str(row[1]), int(str(row[5])))
                 for row in db.internal_query(f"PRAGMA table_xinfo({quoted(table)})")
@@ -208,9 +207,6 @@ class Merger:
             db.run(
                 f"INSERT OR REPLACE INTO {quoted(table)} ({', '.join(names)}) VALUES ({marks})", row
             )
-
-    def _touches(self, table: str) -> bool:
-        return any(each.name == table for each in apsw.Changeset.iter(self._changeset))
 
     def _settle(
         self,

@@ -321,9 +321,9 @@ class Instance:
         for wanted, waiter in self._waiters:
             if wanted <= durable and not waiter.done():
                 waiter.set_result(None)
-        if self._replication is not None and not self.closed:
-            if self.db.wal_frames != self._taken:
-                self._pass_on()
+        waits = self._replication is not None and not self.closed
+        if waits and self.db.wal_frames != self._taken:
+            self._pass_on()
         self.on_durable()
 
     @property

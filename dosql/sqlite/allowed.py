@@ -36,8 +36,8 @@ _JSON = """
 _SEARCH = "bm25 highlight match rtreecheck"
 
 FUNCTIONS = frozenset(" ".join((_CORE, _TIME, _AGGREGATE, _MATHS, _JSON, _SEARCH)).split())
-"""Not among them: ``json_patch`` and ``snippet``, which are quadratic in the number of keys and hits
-and cannot be stopped while they run; what tells of the build, of files, of other tables' pages."""
+"""Not among them: ``json_patch`` and ``snippet``, which are quadratic in the number of keys and
+hits and cannot be stopped while they run; what tells of the build, of files, of pages."""
 
 ALTER_FUNCTIONS = frozenset(
     {

@@ -90,6 +90,8 @@ class Inspector:
     def inspect_first(self, sql: str) -> tuple[Shape, str]:
         """The same for the first of several; and the text behind it, empty if that is blank."""
         check_text(sql)
+        if not self.known:  # the schema may be another one
+            self._look_at_virtual_tables()
         shape = self._prepare(sql, can_cache=True)
         if not self._sandbox.asked:
             # It came out of the cache, so the sandbox saw nothing: ask again.
@@ -132,20 +134,16 @@ class Inspector:
             sandbox.alters, sandbox.schema, sandbox.pragma, sandbox.writes = flags
         return value_limits(text, sandbox.functions, opcodes)
 
-    def _virtual_tables(self) -> frozenset[str]:
-        """Read anew when nothing else is known of the schema either."""
-        if not self.known:
-            sandbox = self._sandbox
-            right, sandbox.right = sandbox.right, Right.INTERNAL
-            schema = sandbox.schema
-            try:
-                found = self._connection.execute(
-                    _VIRTUAL_TABLES, prepare_flags=INTERNAL_PREPARE_FLAGS
-                ).fetchall()
-            finally:
-                sandbox.right, sandbox.schema = right, schema
-            self._virtuals = frozenset(str(name) for (name,) in found)
-        return self._virtuals
+    def _look_at_virtual_tables(self) -> None:
+        sandbox = self._sandbox
+        right, sandbox.right = sandbox.right, Right.INTERNAL
+        try:
+            found = self._connection.execute(
+                _VIRTUAL_TABLES, prepare_flags=INTERNAL_PREPARE_FLAGS
+            ).fetchall()
+        finally:
+            sandbox.right = right
+        self._virtuals = frozenset(str(name) for (name,) in found)
 
     def _opcodes(self, text: str) -> list[str]:
         # An EXPLAIN already, or of the greatest length; or with a constant that is not text.
@@ -175,7 +173,7 @@ class Inspector:
                 parameters=cursor.bindings_count,
                 inline_bytes=inline_bytes,
                 thread_bytes=thread_bytes,
-                bulk=sandbox.bulk or not sandbox.tables.isdisjoint(self._virtual_tables()),
+                bulk=sandbox.bulk or not sandbox.tables.isdisjoint(self._virtuals),
             )
         )
         return False

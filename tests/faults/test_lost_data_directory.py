@@ -14,6 +14,7 @@ import pytest
 from tests.support.buckets import new_s3_bucket, s3_credentials
 from tests.support.cold import fault_seed
 from tests.support.cold_servers import Answers, WritingClient, cold_server
+from tests.support.hosts import until
 from tests.support.minio import MinioServer
 from tests.support.server import ServerProcess
 
@@ -80,8 +81,7 @@ async def lose(server: ServerProcess, rounds: int, pause_s: float = 0.0) -> Loss
             for client in range(CLIENTS)
         ]
         tasks = [asyncio.create_task(client.run(ended, pause_s)) for client in clients]
-        while len(answers.acknowledged) < 20:
-            await asyncio.sleep(0.01)
+        await until(lambda answers=answers: len(answers.acknowledged) >= 20, seconds=60)  # type: ignore[misc]
         await asyncio.sleep(randomness.uniform(0.1, 1.0))
         ended.set()
         server.process.kill()

@@ -16,6 +16,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
+from dosql.client import Client
+from dosql.errors import AuthenticationError, ConflictError
 from tests.support.server import Reply, ServerProcess
 
 PASSWORD = "correct horse battery"
@@ -586,3 +588,30 @@ def test_a_schema_without_users_has_no_logins(
     tenant = Tenant(start_server(migrations=str(tmp_path / "none")))
     assert tenant.log_in().code == "no_accounts"
     assert not tenant.is_valid("dss_" + "A" * 43)
+
+
+# --- the client -------------------------------------------------------------------------------
+
+
+def test_the_client_does_all_of_it(tenant: Tenant) -> None:
+    """The synchronous one, which is made from the asynchronous."""
+    with Client(tenant.server.url) as anybody:
+        auth = anybody.tenant(tenant.name).auth
+        made = auth.signup("ada@example.com", "Ada", PASSWORD)
+        with pytest.raises(ConflictError, match="Email already exists"):
+            auth.signup("ada@example.com", "Ada", PASSWORD)
+        with pytest.raises(AuthenticationError, match="Invalid email or password"):
+            auth.login("ada@example.com", "wrong password")
+        session = auth.login("ada@example.com", PASSWORD)
+        assert auth.me(session.token).user == made.user
+        fresh = auth.refresh(session.token)
+        with pytest.raises(AuthenticationError):
+            auth.me(session.token)
+        assert auth.ticket(fresh.token).ticket.startswith("dst_")
+        newest = auth.change_password(PASSWORD, "something else", fresh.token)
+    with Client(tenant.server.url, token=newest.token) as ada:
+        auth = ada.tenant(tenant.name).auth
+        assert auth.me().user.name == "Ada"
+        auth.logout()
+        with pytest.raises(AuthenticationError):
+            auth.me()

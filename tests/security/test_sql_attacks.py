@@ -3,6 +3,7 @@ just been opened, after the server has prepared the very same text, and within a
 
 from __future__ import annotations
 
+import re
 import resource
 import shutil
 import time
@@ -85,7 +86,7 @@ def _attempt(db: Database, sql: str, batch: bool) -> Outcome:
             if refusal.code == "statement_returns_no_rows":
                 continue
             if batch:
-                assert refusal.index == 0 or refusal.code == "transaction_aborted"
+                assert refusal.index == 0 or refusal.code == "transaction_aborted"  # noqa: PT017
             error = refusal
         break
     if error is None:
@@ -172,16 +173,15 @@ def test_over_http_the_statuses_are_the_same(shared_server: ServerProcess) -> No
     shared_server.sql(name, "run", "CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT UNIQUE)")
     asked = 0
     for probe in PROBES:
-        if "_dosql_s" in probe.sql:
-            probe = Probe(
-                probe.row, probe.sql.replace("_dosql_s", "_dosql_migrations"), probe.expected
-            )
+        if re.search(r"\bv\b", probe.sql):
+            continue  # that table has no such column
+        sql = re.sub(r"(_dosql_)s\b", r"\1migrations", probe.sql, flags=re.IGNORECASE)
         if probe.row[:2] not in ("1 ", "2 ", "5 ", "7 ", "12", "20", "22", "26", "28"):
             continue
         if any(word in probe.sql for word in ("shows_", "trap", "found", "one", "guard")):
             continue
         for kind in ("query", "run"):
-            reply = shared_server.sql(name, kind, probe.sql)
+            reply = shared_server.sql(name, kind, sql)
             if reply.code != "statement_returns_no_rows":
                 break
         if reply.code == "statement_is_read_only":

@@ -220,7 +220,7 @@ def test_a_kill_in_the_middle_of_a_restore_leaves_everything_as_it_was(
     tenant, marks = filled(server)
     with pytest.raises(httpx2.HTTPError):
         server.request("POST", f"/admin/tenants/{tenant}/restore", json={"at": marks[1]})
-    server.process.wait()
+    assert server.kill() == 9
     server.restart()
     assert values(server, tenant) == "abc"
     server.sql(tenant, "run", "INSERT INTO items(value) VALUES ('d')")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import random
 import threading
@@ -103,7 +101,7 @@ async def drained(host: Host, seconds: float = 20) -> None:
     """Return when the bucket has everything; TimeoutError if it never does."""
     assert host.cold is not None
     async with asyncio.timeout(seconds):
-        while await host.cold.shipper.drain(seconds):
+        while await host.cold.shipper.drain(seconds):  # noqa: ASYNC110 - it waits itself
             await asyncio.sleep(0.01)
 
 
@@ -196,10 +194,3 @@ class SwitchedBucket(WrappedBucket):
         if self.away:
             raise BucketUnavailableError("injected: the bucket is away")
 
-
-def error_code(body: bytes) -> str | None:
-    """The code in an error's body."""
-    with contextlib.suppress(ValueError):
-        found = json.loads(body)
-        return found.get("code") if isinstance(found, dict) else None
-    return None

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 from dosql.client import operations as ops
 from dosql.client._sync.auth import Auth
 from dosql.client._sync.changes import Slots, follow_changes
+from dosql.client._sync.past import PastTenant
 from dosql.client._sync.transaction import Transaction
 from dosql.client._sync.transport import Transport
 from dosql.client.calls import (
@@ -28,6 +29,7 @@ from dosql.client.calls import (
 )
 from dosql.client.changes import ChangeEvent
 from dosql.client.operations import Operation, PlainOperation
+from dosql.client.points import Point
 from dosql.client.reconnect import Reconnect
 from dosql.client.rows import (
     Row,
@@ -236,6 +238,15 @@ class Tenant:
             follow=follow,
             reconnect=reconnect,
         )
+
+    def at(self, point: Point) -> PastTenant:
+        """The database as it was at a point: a bookmark, RFC 3339 text, or an aware datetime. A
+        time means the newest state that is not younger. No request is made.
+
+        Raises:
+            InvalidRequestError: ``invalid_time``, ``invalid_bookmark``.
+        """
+        return PastTenant(self._transport, self.name, self._headers, point)
 
     def _send_statement(
         self,

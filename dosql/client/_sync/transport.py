@@ -120,7 +120,7 @@ class Transport:
         *,
         stream: bool,
     ) -> httpx2.Response:
-        deadline = self.clock.monotonic() + self.timeout_s
+        deadline = self.clock.monotonic() + max(self.timeout_s, call.timeout_s_min)
         attempt = 0
         lost = False
         while True:
@@ -129,7 +129,7 @@ class Transport:
                 self.url + call.path,
                 content=call.content if content is None else content(),
                 headers=call.headers,
-                timeout=max(deadline - self.clock.monotonic(), _TIMEOUT_S_MIN),
+                timeout=self._timeout(deadline),
             )
             outcome = self._attempt(pool, request, call, stream=stream)
             if isinstance(outcome, httpx2.Response):
@@ -140,6 +140,10 @@ class Transport:
                 raise _final_error(call, outcome, lost=lost)
             sleep(delay_s)
             attempt += 1
+
+    def _timeout(self, deadline: float) -> httpx2.Timeout:
+        left_s = max(deadline - self.clock.monotonic(), _TIMEOUT_S_MIN)
+        return httpx2.Timeout(left_s, connect=min(left_s, self.timeout_s))
 
     def _attempt(
         self, pool: httpx2.Client, request: httpx2.Request, call: Call, *, stream: bool

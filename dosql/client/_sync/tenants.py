@@ -1,0 +1,165 @@
+# Generated from dosql/client/_async by scripts/generate_sync.py; do not edit.
+"""Tenants: the tenants of a server, their databases as files, and as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+from dosql.client._sync.branches import Branches
+from dosql.client._sync.snapshots import Snapshots
+from dosql.client._sync.transport import Transport
+from dosql.client.calls import (
+    LONG_WORK_S,
+    Call,
+    Reply,
+    check_tenant_name,
+    decode,
+    encode,
+    json_headers,
+    tenant_path,
+)
+from dosql.client.files import PartFile, Progress, file_bytes, read_chunks
+from dosql.client.points import Point, point_text
+from dosql.wire import (
+    CreateTenant,
+    Protection,
+    RestoreReply,
+    RestoreRequest,
+    TenantInfo,
+    TenantPage,
+)
+
+_JSON = json_headers({})
+
+
+class Tenants:
+    """All tenants of the server."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.branches = Branches(transport)
+        self.snapshots = Snapshots(transport)
+
+    def create(self, name: str) -> TenantInfo:
+        """Raises ConflictError (``tenant_exists``)."""
+        body = encode(CreateTenant(check_tenant_name(name)))
+        call = Call("POST", "/admin/tenants", body, _JSON, writes=True, repeatable=False)
+        return decode(self._transport.send(call), TenantInfo)
+
+    def list(self, prefix: str = "", *, page_size: int = 100) -> Iterator[TenantInfo]:
+        """Every tenant whose name starts with ``prefix``, in name order.
+
+        Fetched page by page: one created or deleted meanwhile may or may not appear.
+        """
+        query = {"prefix": prefix, "limit": str(page_size)}
+        while True:
+            call = Call("GET", f"/admin/tenants?{urlencode(query)}")
+            page = decode(self._transport.send(call), TenantPage)
+            yield from page.tenants
+            if page.cursor is None:
+                return
+            query["cursor"] = page.cursor
+
+    def get(self, name: str) -> TenantInfo:
+        """Raises NotFoundError (``tenant_not_found``)."""
+        return decode(self._transport.send(Call("GET", tenant_path(name))), TenantInfo)
+
+    def delete(self, name: str) -> None:
+        """Delete the tenant and its database for good.
+
+        Raises:
+            NotFoundError: ``tenant_not_found``.
+            ConflictError: ``tenant_protected``, ``tenant_has_branches``.
+        """
+        self._transport.send(Call("DELETE", tenant_path(name), writes=True, repeatable=False))
+
+    def export(self, name: str, path: str | Path, progress: Progress | None = None) -> int:
+        """Write a consistent copy of the database to ``path``; returns its size in bytes.
+
+        The file appears whole or not at all, and replaces an older one.
+        """
+        response = self._transport.stream(Call("GET", f"{tenant_path(name)}/export"))
+        try:
+            total = _content_length(response.headers.get("content-length"))
+            with PartFile(Path(path)) as file:
+                for chunk in self._transport.chunks(response):
+                    file.write(chunk)
+                    if progress is not None:
+                        progress(file.size_bytes, total)
+                file.commit()
+        finally:
+            response.close()
+        return file.size_bytes
+
+    def import_(self, name: str, path: str | Path, progress: Progress | None = None) -> TenantInfo:
+        """Replace the tenant's database by the SQLite file at ``path``; creates the tenant.
+
+        The server checks the file first and then switches at once: on any error the old
+        database is still there.
+
+        Raises:
+            ConflictError: ``tenant_protected``, ``tenant_has_branches``.
+        """
+        total = file_bytes(Path(path))
+
+        def pieces() -> Iterator[bytes]:
+            sent = 0
+            for chunk in read_chunks(Path(path)):
+                yield chunk
+                sent += len(chunk)
+                if progress is not None:
+                    progress(sent, total)
+
+        headers = {"Content-Type": "application/vnd.sqlite3", "Content-Length": str(total)}
+        call = Call(
+            "PUT", f"{tenant_path(name)}/import", headers=headers, writes=True, repeatable=False
+        )
+        response = self._transport.stream(call, content=pieces)
+        try:
+            body = b"".join([chunk for chunk in self._transport.chunks(response)])
+        finally:
+            response.close()
+        return decode(Reply(response.status_code, response.headers, body), TenantInfo)
+
+    def restore(
+        self, name: str, *, at: Point, to: str | None = None, dry_run: bool = False
+    ) -> RestoreReply:
+        """Make the new tenant ``to`` of the tenant's state at a point; without it take the tenant
+        itself back, in one commit: restoring the reply's ``undo_bookmark`` takes that back.
+
+        ``dry_run``: build the state and check it, and change nothing.
+
+        Raises:
+            InvalidRequestError: ``invalid_time``, ``invalid_bookmark``; ``no_bucket``.
+            NotFoundError: ``tenant_not_found``; ``restore_point_not_found``: it is not kept.
+            ConflictError: ``tenant_exists``: there is a tenant ``to``. ``tenant_protected``.
+        """
+        if to is not None:
+            check_tenant_name(to)
+        body = encode(RestoreRequest(point_text(at), to, dry_run))
+        call = Call(
+            "POST",
+            f"{tenant_path(name)}/restore",
+            body,
+            _JSON,
+            writes=not dry_run,
+            repeatable=dry_run,
+            timeout_s_min=LONG_WORK_S,
+        )
+        return decode(self._transport.send(call), RestoreReply)
+
+    def protect(self, name: str, protected: bool = True) -> None:
+        """Say whether the tenant may be deleted, replaced by an import, and merged into.
+
+        Raises:
+            NotFoundError: ``tenant_not_found``.
+        """
+        path = f"{tenant_path(name)}/protection"
+        call = Call("PUT", path, encode(Protection(protected)), _JSON, writes=True)
+        self._transport.send(call)
+
+
+def _content_length(header: str | None) -> int | None:
+    return int(header) if header is not None and header.isdigit() else None

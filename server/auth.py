@@ -101,7 +101,7 @@ class Auth:
 
             def work(db: Database) -> Session:
                 user = create_user(db, name, email, hashed, self._clock.now_ms())
-                return self._sessions.begin(db, user, token)
+                return self._sessions.begin(db, tenant, user, token)
 
             session = await in_accounts(tenant, work)
         except ConflictError:
@@ -162,7 +162,7 @@ class Auth:
                 set_password(db, user_id, rehashed, self._clock.now_ms())
             if new_password is not None:
                 self._sessions.end_all(db, user_id)
-            return self._sessions.begin(db, now.user, token)
+            return self._sessions.begin(db, tenant, now.user, token)
 
         session = await in_accounts(tenant, work)
         self._limits.succeeded(keys)
@@ -177,7 +177,9 @@ class Auth:
             AuthenticationError: ``invalid_token``: somebody else was faster.
         """
         token = self._sessions.new_token()
-        rotated = await in_accounts(tenant, lambda db: self._sessions.rotate(db, session, token))
+        rotated = await in_accounts(
+            tenant, lambda db: self._sessions.rotate(db, tenant, session, token)
+        )
         if rotated is None:
             raise AuthenticationError("Invalid or expired token", code="invalid_token")
         return self._created(rotated, token)

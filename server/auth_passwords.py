@@ -80,10 +80,10 @@ class Passwords:
             raise OverloadedError(
                 "Too many logins at a time.", code="login_overloaded", retry_after_s=1
             )
+        loop = asyncio.get_running_loop()
         self._pending += 1
         future = self._threads.submit(work)
         future.add_done_callback(lambda _: self._count_down(loop))
-        loop = asyncio.get_running_loop()
         return await asyncio.wrap_future(future)
 
     def _count_down(self, loop: asyncio.AbstractEventLoop) -> None:

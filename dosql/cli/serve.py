@@ -58,6 +58,13 @@ def serve(
         Flag,
         _flag("--changes", "MODE", "Capture changes: auto (when followed) or on [default: auto]"),
     ] = None,
+    rate_limits: Annotated[
+        Flag,
+        _flag("--rate-limits", "JSON", "Rate limit policies, or none [default: 100/min on /api/*]"),
+    ] = None,
+    admin_listen: Annotated[
+        Flag, _flag("--admin-listen", "HOST:PORT", "Serve /admin and /metrics here only")
+    ] = None,
     log_level: Annotated[
         Flag, _flag("--log-level", "LEVEL", "debug, info, warning or error [default: info]")
     ] = None,
@@ -81,6 +88,8 @@ def serve(
         "tenant_creation": tenant_creation,
         "base_domain": base_domain,
         "changes": changes,
+        "rate_limits": rate_limits,
+        "admin_listen": admin_listen,
         "log_level": log_level,
     }
     start({name: value for name, value in given.items() if value is not None})

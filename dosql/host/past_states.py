@@ -8,6 +8,7 @@ from pathlib import Path
 from dosql.bookmarks import Bookmark
 from dosql.clock import Clock
 from dosql.errors import CorruptError, NotFoundError
+from dosql.host.sessions import end_sessions
 from dosql.log.records import ObjectKey
 from dosql.objects.pending_restore import forget_pending
 from dosql.replica.history import check_database, write_state
@@ -32,7 +33,8 @@ def prepare_state(
 ) -> None:
     """Change the database file, of a state of this object, so that the object can go on from it:
     the numbers of its changes are never given twice, a restore that was ordered then is not done
-    again, and its schema is brought up to date. ``captured``: changes are captured now.
+    again, nobody is logged in, and its schema is brought up to date. ``captured``: changes are
+    captured now.
 
     Raises MigrationError.
     """
@@ -53,6 +55,7 @@ def prepare_state(
                 )
         if migrations is not None:
             apply_migrations(db, migrations, now_ms=now_ms)
+            end_sessions(db)  # some were ended since then
         db.checkpoint()
     finally:
         db.close()

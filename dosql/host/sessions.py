@@ -4,6 +4,8 @@ A token is ``dss_`` and 256 random bits; the database has its SHA-256 only. Inva
 
 - A session ends at its absolute end, however often it is refreshed, and when it was not used for
   as long as the idle limit says (give or take `Sessions.touch_ms`).
+- A token is of one life of one tenant: in a branch, a copy or an import it opens nothing; and after
+  a restore in place nobody is logged in (see `end_sessions`).
 - What was checked is remembered for as long as no commit was made in the tenant's database. So
   whatever ends a session (a logout, a new password, a deleted user, plain SQL) is seen by the next
   request, and a request between two commits costs one look-up in memory.
@@ -114,7 +116,7 @@ class Sessions:
         apart."""
         if not _TOKEN.fullmatch(token):
             return None
-        return await self.find(tenant, hashlib.sha256(token).digest())
+        return await self.find(tenant, hash_of(tenant, token.decode()))
 
     async def find(self, tenant: Tenant, hash: bytes) -> Session | None:
         """`check`, by the token's SHA-256."""
@@ -227,22 +229,23 @@ class Sessions:
         """Text that nobody can guess; it opens nothing until `begin` or `rotate`."""
         return PREFIX.decode() + self._randomness.token_urlsafe(32)
 
-    def begin(self, db: Database, user: User, token: str) -> Session:
+    def begin(self, db: Database, tenant: Tenant, user: User, token: str) -> Session:
         """Make ``token`` open a new session of the user, in the current transaction."""
         now = self._clock.now_ms()
-        session = Session(user, hash_of(token), now, now + self._settings.life_ms)
+        session = Session(user, hash_of(tenant, token), now, now + self._settings.life_ms)
         db.internal_run(_END_EXPIRED, (now,))
         db.internal_run(_END_OLDEST, (user.id, SESSIONS_PER_USER_MAX - 1))
         db.internal_run(_INSERT, (session.hash, user.id, now, session.ends_ms))
         return session
 
-    def rotate(self, db: Database, session: Session, token: str) -> Session | None:
+    def rotate(self, db: Database, tenant: Tenant, session: Session, token: str) -> Session | None:
         """Make ``token`` open the session instead of its old one; None if it has ended."""
         now = self._clock.now_ms()
         current = self._find(db, session.hash, now)
-        if current is None or not db.internal_run(_ROTATE, (hash_of(token), now, session.hash)):
+        new = hash_of(tenant, token)
+        if current is None or not db.internal_run(_ROTATE, (new, now, session.hash)):
             return None
-        return Session(current.user, hash_of(token), now, current.ends_ms)
+        return Session(current.user, new, now, current.ends_ms)
 
     def end(self, db: Database, session: Session) -> None:
         """End one session; nothing if it has ended."""
@@ -253,6 +256,13 @@ class Sessions:
         db.internal_run(_END_ALL, (user_id,))
 
 
-def hash_of(token: str) -> bytes:
-    """What is stored of a token."""
-    return hashlib.sha256(token.encode()).digest()
+def hash_of(tenant: Tenant, token: str) -> bytes:
+    """What is stored of a token: of the same text another for every life of every tenant."""
+    life = tenant.key.incarnation.to_bytes(8, "little")
+    return hashlib.sha256(b"".join((tenant.key.id, life, token.encode()))).digest()
+
+
+def end_sessions(db: Database) -> None:
+    """End all there are, in a tenant's database that is not open to anybody."""
+    if db.internal_query("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'sessions'"):
+        db.internal_run("DELETE FROM sessions")

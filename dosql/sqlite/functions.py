@@ -59,7 +59,8 @@ def replace(value: SqlValue, old: SqlValue, new: SqlValue) -> SqlValue:
         return None
     pattern = _text(old)
     if pattern == "" or pattern[0] == "\0":
-        return value  # as SQLite, which takes NUL for the end here
+        # As SQLite, which takes NUL for the end here.
+        return _text(value) if isinstance(value, bytes) else value
     if new is None:
         return None
     text, by = _text(value), _text(new)
@@ -89,7 +90,7 @@ def unhex(value: SqlValue, ignored: SqlValue) -> bytes | None:
     do. Raises apsw.TooBigError."""
     if value is None or ignored is None:
         return None
-    text = _text(value)
+    text = _text(value).partition("\0")[0]  # as SQLite, which takes NUL for the end here
     if len(text) > _UNHEX_CHARACTERS_MAX:
         raise apsw.TooBigError("string or blob too big")
     between = set(_HEX.sub("", text))

@@ -393,3 +393,43 @@ def test_2_62_protected_branches(shared_server: ServerProcess) -> None:
     path = f"{dev}/protection"
     assert admin(shared_server, "PUT", path, {"protected": False}) == {"protected": False}
     admin(shared_server, "DELETE", dev)
+
+
+# --- verification and retention ---------------------------------------------------------------
+
+
+def test_what_is_in_the_bucket_is_verified(shared_server: ServerProcess) -> None:
+    tenant, marks = filled(shared_server)
+    report = admin(shared_server, "POST", f"{tenant}/snapshots/verify", {})
+    assert set(report) == {
+        "sound",
+        "failure",
+        "bookmark",
+        "at",
+        "sizeBytes",
+        "files",
+        "bytesRead",
+        "damaged",
+    }
+    assert (report["sound"], report["bookmark"]) == (True, marks[-1])
+    both = {"everything": True, "repair": True}
+    assert admin(shared_server, "POST", f"{tenant}/snapshots/verify", both)["sound"]
+    pruned = admin(shared_server, "POST", f"{tenant}/snapshots/prune", {"dryRun": True})
+    assert pruned == {"files": 0, "snapshots": 0, "sizeBytes": 0, "dryRun": True}
+    for path in ("verify", "prune"):
+        wrong = shared_server.request(
+            "POST", f"/admin/tenants/{tenant}/snapshots/{path}", json={"nonsense": 1}
+        )
+        assert (wrong.status, wrong.code) == (400, "invalid_request")
+    nobody = shared_server.request("POST", "/admin/tenants/nobody/snapshots/verify", json={})
+    assert (nobody.status, nobody.code) == (404, "tenant_not_found")
+
+
+def test_only_the_admin_verifies_and_prunes(shared_server: ServerProcess) -> None:
+    tenant, _ = filled(shared_server)
+    token = shared_server.new_token(tenant, "read-write")
+    for path in ("verify", "prune"):
+        refused = shared_server.request(
+            "POST", f"/admin/tenants/{tenant}/snapshots/{path}", json={}, token=token
+        )
+        assert refused.status == 403

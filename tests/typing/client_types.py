@@ -4,15 +4,38 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypedDict, assert_type
 
 import msgspec
 import pydantic
 
-from dosql.client import AsyncClient, AsyncStub, Client, Row, Rows, RunResult, Stub, SyncResponse
+from dosql.client import (
+    AsyncClient,
+    AsyncPastTenant,
+    AsyncStub,
+    Client,
+    PastTenant,
+    Row,
+    Rows,
+    RunResult,
+    Stub,
+    SyncResponse,
+)
 from dosql.client import operations as op
 from dosql.fetch import Response
-from dosql.wire import MigrationReport, ObjectPage, TenantInfo, TokenCreated
+from dosql.wire import (
+    BranchDiff,
+    BranchInfo,
+    MergeReply,
+    MigrationReport,
+    ObjectPage,
+    RestoreReply,
+    SnapshotInfo,
+    TenantInfo,
+    TokenCreated,
+    VerifyReply,
+)
 
 
 @dataclass
@@ -96,6 +119,37 @@ def synchronous(client: Client) -> None:
     assert_type(client.admin.tenants.list(), Iterator[TenantInfo])
 
 
+async def the_past(client: AsyncClient) -> None:
+    past = client.tenant("acme").at("2026-01-31T12:00:00Z")
+    assert_type(past, AsyncPastTenant)
+    assert_type(await past.query("SELECT 1"), list[Row])
+    assert_type(await past.query("SELECT 1 AS id", into=AsDataclass), list[AsDataclass])
+    assert_type(await past.query("SELECT 1 AS id", into=AsModel), list[AsModel])
+    assert_type(await past.query_one("SELECT ?", [1]), Row | None)
+    assert_type(await past.query_one("SELECT 1 AS id", into=AsDict), AsDict | None)
+    assert_type(await past.query_rows("SELECT 1"), Rows)
+    assert_type(past.last_bookmark, str | None)
+    tenants = client.admin.tenants
+    done = await tenants.restore("acme", at=datetime(2026, 1, 31, tzinfo=UTC), to="copy")
+    assert_type(done, RestoreReply)
+    assert_type(done.undo_bookmark, str | None)
+    assert_type(await tenants.snapshots.create("acme"), SnapshotInfo)
+    assert_type(await tenants.snapshots.list("acme"), list[SnapshotInfo])
+    assert_type(await tenants.snapshots.verify("acme", repair=True), VerifyReply)
+    assert_type(await tenants.branches.create("acme", "dev", at="x"), BranchInfo)
+    assert_type(await tenants.branches.list("acme"), list[BranchInfo])
+    assert_type(await tenants.branches.diff("acme", "dev", against="start"), BranchDiff)
+    assert_type(await tenants.branches.merge("acme", "dev", conflicts="ours"), MergeReply)
+
+
+def synchronous_past(client: Client) -> None:
+    past = client.tenant("acme").at(datetime(2026, 1, 31, tzinfo=UTC))
+    assert_type(past, PastTenant)
+    assert_type(past.query("SELECT 1 AS id", into=AsStruct), list[AsStruct])
+    assert_type(client.admin.tenants.restore("acme", at="x"), RestoreReply)
+    assert_type(client.admin.tenants.branches.list("acme"), list[BranchInfo])
+
+
 async def objects(client: AsyncClient) -> None:
     rooms = client.namespace("room", Room)
     lobby = rooms.get_by_name("lobby")
@@ -121,6 +175,9 @@ def refused(client: Client) -> None:
     acme = client.tenant("acme")
     acme.query("SELECT ?", [object()])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType, reportCallIssue]
     acme.run("SELECT ?", 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    acme.at(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    acme.at("x").run("SELECT 1")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    client.admin.tenants.branches.merge("acme", "dev", conflicts="mine")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     acme.batch([("delete", "x")])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType, reportCallIssue]
     lobby = client.namespace("room", Room).get_by_name("lobby")
     lobby.call(Room.rename, 1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -15,6 +15,7 @@ FLAGS = frozenset(
         "--app",
         "--base-domain",
         "--bucket",
+        "--changes",
         "--data-dir",
         "--default-tenant",
         "--durability",

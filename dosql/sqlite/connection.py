@@ -118,6 +118,8 @@ class Connection:
         """A statement that takes long here will be run again on a worker thread."""
         self._length = VALUE_BYTES_MAX
         """Bytes that a value may have now."""
+        self._bounded: Shape | None = None
+        """The last statement that ran; None: the next one has to be looked at."""
         self._heap_max = 0
         self._too_much = False
         self.watch = 0
@@ -191,7 +193,9 @@ class Connection:
         handled on the event loop.
         """
         self.watch = 0
-        self._movable = movable
+        if movable != self._movable:
+            self._movable = movable
+            self._bounded = None
         steps = PROGRESS_STEPS_ON_THREAD if on_thread else PROGRESS_STEPS
         if steps != self._progress_steps:
             self._progress_steps = steps
@@ -330,6 +334,7 @@ class Connection:
     def _set_length(self, length: int) -> None:
         self._connection.limit(apsw.SQLITE_LIMIT_LENGTH, length)
         self._length = length
+        self._bounded = None
 
     def _bound(self, shape: Shape) -> None:
         """Before a statement runs: values may be as long as it may handle here."""
@@ -338,6 +343,7 @@ class Connection:
         length = shape.inline_bytes if self._movable else shape.thread_bytes
         if length != self._length:
             self._set_length(length)
+        self._bounded = None if shape.bulk else shape
 
     def _check_bulk(self) -> None:
         """Raises BudgetError where the event loop is no place for what works on a whole table."""

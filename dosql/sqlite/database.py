@@ -69,9 +69,7 @@ class Database(Execution):
         shape = self._known.get(sql) or self._inspect(sql)
         if not shape.plain_read:
             return self._query_guarded(shape, params, read_only)
-        if shape.bulk or self._length != (
-            shape.inline_bytes if self._movable else shape.thread_bytes
-        ):
+        if shape is not self._bounded:
             self._bound(shape)
         try:
             return Rows(
@@ -93,9 +91,7 @@ class Database(Execution):
         if not shape.plain_read:
             rows = self._query_guarded(shape, params, read_only)
             return Rows(rows.columns, rows.rows[:1])
-        if shape.bulk or self._length != (
-            shape.inline_bytes if self._movable else shape.thread_bytes
-        ):
+        if shape is not self._bounded:
             self._bound(shape)
         cursor = self._connection.cursor()  # its own: closing it ends the read at once
         try:
@@ -129,9 +125,7 @@ class Database(Execution):
             return self._run_captured(shape, params)
         if not shape.plain_write:
             return self._run_guarded(shape, params)
-        if shape.bulk or self._length != (
-            shape.inline_bytes if self._movable else shape.thread_bytes
-        ):
+        if shape is not self._bounded:
             self._bound(shape)
         before = connection.total_changes()
         try:

@@ -105,7 +105,7 @@ def unhex(value: SqlValue, ignored: SqlValue) -> bytes | None:
 def _trim(value: SqlValue, characters: SqlValue, *, left: bool, right: bool) -> str | None:
     if value is None or characters is None:
         return None
-    text, chars = _text(value), set(_text(characters))
+    text, chars = _text(value), set(_text(characters).partition("\0")[0])
     if not chars:
         return text
     if len(chars) <= _SMALL_SET:

@@ -17,6 +17,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Tag
 from litestar.params import JSONBody
 
+from dosql import accounts, wire
 from dosql.wire import (
     AcknowledgeChanges,
     Body,
@@ -152,8 +153,16 @@ def build_document(handlers: Sequence[Any], version: str) -> bytes:
             _add_parameters(item, ["TenantHeader"])
     for path, item in paths.items():
         _complete(path, item)
+    _forbid_unknown_fields(document["components"]["schemas"])
     document["components"].update(_COMPONENTS)
     return msgspec.json.encode(document)
+
+
+def _forbid_unknown_fields(schemas: Json) -> None:
+    """Bodies with a field that is misspelt are refused; Litestar's document does not say so."""
+    for name, kind in [*vars(wire).items(), *vars(accounts).items()]:
+        if name in schemas and kind.__struct_config__.forbid_unknown_fields:
+            schemas[name]["additionalProperties"] = False
 
 
 def _nothing() -> None:

@@ -50,7 +50,8 @@ _OPERATORS = (
     "between",
     "cast",
     "collate",
-    " in",
+    " in ",
+    " in(",
 )
 """Counted in the text, so rather too often."""
 _PROGRAM_OPERATORS = re.compile(

@@ -60,7 +60,7 @@ def replace(value: SqlValue, old: SqlValue, new: SqlValue) -> SqlValue:
     pattern = _text(old)
     if pattern == "" or pattern[0] == "\0":
         # As SQLite, which takes NUL for the end here.
-        return _text(value) if isinstance(value, bytes) else value
+        return _text(value)
     if new is None:
         return None
     text, by = _text(value), _text(new)

@@ -72,8 +72,8 @@ STATEMENT_HEAP_BYTES_MAX = 128 * 1024 * 1024
 INLINE_MS_MAX = 5
 """(setting) What a statement may take on the event loop; longer ones move to a worker thread."""
 PROGRESS_STEPS = 250
-"""Virtual machine steps between two looks at the deadline on the event loop: about 5 µs, but as many
-calls of functions as fit."""
+"""Virtual machine steps between two looks at the deadline on the event loop: about 5 µs, but as
+many calls of functions as fit."""
 PROGRESS_STEPS_ON_THREAD = 100_000
 """The same on a worker thread: about 2 ms. Each look takes the interpreter's lock, for which it
 may wait as long as `SWITCH_INTERVAL_S` when the event loop is busy."""

@@ -58,8 +58,8 @@ class Program:
         below: Mapping[str, ASGIApp],
         stack: AsyncExitStack,
     ) -> Direct:
-        """Start what is mounted; the app's routes beside the server's ``exact`` ones and those ``below``. What was
-        started stops with the ``stack``.
+        """Start what is mounted; the app's routes beside the server's ``exact`` ones and those
+        ``below``. What was started stops with the ``stack``.
 
         Raises:
             InvalidRequestError: ``app_invalid``: what is mounted refuses to start.

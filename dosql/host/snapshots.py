@@ -149,7 +149,14 @@ class Snapshots:
         txid = await self._newest(name, key)
         await self._travel.shipped(key)
         replica = self._cold.shipper.replica(key)
-        work = partial(verify, replica, self._scratch, everything=everything, repair=repair)
+
+        def work() -> Report:
+            found = verify(replica, self._scratch, everything=everything, repair=repair)
+            if found.damaged:  # what retention removed meanwhile is none of it
+                there = {replica.key(each) for each in replica.files()}
+                found.damaged = [d for d in found.damaged if replica.key(d.file) in there]
+            return found
+
         report = await self._travel.on_thread(work)
         if report.failure is None and report.txid < txid:
             report.failure = f"TXID {txid} cannot be restored, only {report.txid}."

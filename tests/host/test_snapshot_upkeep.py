@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import dosql.host.snapshots
 from dosql.bookmarks import Bookmark
 from dosql.errors import ConflictError, NotFoundError
 from dosql.host.cold_tier import ColdTierSettings
@@ -15,6 +17,7 @@ from dosql.host.host import Host, HostSettings
 from dosql.replica.local_bucket import LocalBucket
 from dosql.replica.plan import RAW_LEVEL, FileInfo
 from dosql.replica.replica import Replica
+from dosql.replica.verification import Report, verify
 from dosql.testing.clock import ManualClock
 from tests.support.hosts import call, execute, tenant_with_items
 
@@ -119,6 +122,27 @@ async def test_commits_that_the_bucket_lost_are_missed(host: Host, clock: Manual
     report = await host.past.snapshots.verify("acme")
     assert not report.sound
     assert report.failure is not None and "cannot be restored" in report.failure
+
+
+async def test_a_file_that_retention_removes_meanwhile_is_not_damaged(
+    host: Host, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await tenant_with_items(host)
+    await write(host, clock, 5)
+    await host.past.snapshots.create("acme")
+    replica = replica_of(host)
+    going = replica.key(replica.listing(RAW_LEVEL)[3])
+
+    def verify_while_it_goes(*arguments: Any, **options: Any) -> Report:
+        def go(done: int, total: int) -> None:
+            replica.bucket.delete([going])
+
+        return verify(*arguments, **options, on_progress=go)
+
+    monkeypatch.setattr(dosql.host.snapshots, "verify", verify_while_it_goes)
+    report = await host.past.snapshots.verify("acme", everything=True)
+    assert (report.sound, report.damaged) == (True, [])
+    assert going not in {replica.key(each) for each in replica.files()}
 
 
 async def test_there_must_be_something_to_verify(host: Host) -> None:

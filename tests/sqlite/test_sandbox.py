@@ -8,8 +8,8 @@ import apsw
 import pytest
 
 from dosql.errors import DosqlError, ForbiddenError
-from dosql.sqlite.database import Database
 from dosql.sqlite.allowed import MODULES
+from dosql.sqlite.database import Database
 from dosql.wire import Operation
 
 SECRET = "hunter2"

@@ -193,4 +193,3 @@ class SwitchedBucket(WrappedBucket):
     def _check(self) -> None:
         if self.away:
             raise BucketUnavailableError("injected: the bucket is away")
-

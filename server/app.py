@@ -103,6 +103,6 @@ def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
         allow_origins=list(origins),
         allow_methods=["GET", "POST", "PUT", "DELETE"],
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Tenant-ID"],
-        expose_headers=EXPOSED.split(", "),
+        expose_headers=[str(name) for name in EXPOSED.split(", ")],
         max_age=600,
     )

@@ -135,6 +135,7 @@ class Protocol(HttpToolsProtocol):
         if len(self.headers) > HEADERS_MAX:
             self._refuse(_TOO_LARGE, _too_many_headers())
             raise ValueError("there are too many headers")
+        assert self.parser is not None  # it calls this
         old = self.parser.get_http_version() == "1.0"
         hosts = [value for name, value in self.headers if name == b"host"]
         for name, value in self.headers:

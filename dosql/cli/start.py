@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 FLAGS = frozenset(
     {
+        "--admin-listen",
         "--app",
         "--base-domain",
         "--bucket",
@@ -24,6 +25,7 @@ FLAGS = frozenset(
         "--log-level",
         "--max-open",
         "--migrations",
+        "--rate-limits",
         "--reload",
         "--s3-endpoint",
         "--tenant-creation",

@@ -28,27 +28,30 @@ from dosql.sqlite.database import Database
 _EXPIRY_MS = 60_000
 """Expiry is kept in these steps: so the index on it changes once a minute and key, not per hit."""
 
-_STATES = InternalTable(
-    "_dosql_rate_limits",
-    """(
+_STATE_COLUMNS = """(
   key BLOB PRIMARY KEY, -- see `rate_key`
   at INTEGER NOT NULL, -- start of the window; when the tokens were counted; GCRA: see there
   used INTEGER NOT NULL, -- units in the window; tokens left
   before INTEGER NOT NULL, -- units in the window before
   expires INTEGER NOT NULL -- from then on the row says nothing any more
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS _dosql_rate_limits_expires ON _dosql_rate_limits (expires)""",
-)
-_HITS = InternalTable(
-    "_dosql_rate_hits",
-    """(
+CREATE INDEX IF NOT EXISTS _dosql_rate_limits_expires ON _dosql_rate_limits (expires)"""
+_HIT_COLUMNS = """(
   key BLOB NOT NULL,
   at INTEGER NOT NULL,
   units INTEGER NOT NULL,
   expires INTEGER NOT NULL,
   PRIMARY KEY (key, at)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS _dosql_rate_hits_expires ON _dosql_rate_hits (expires)""",
+CREATE INDEX IF NOT EXISTS _dosql_rate_hits_expires ON _dosql_rate_hits (expires)"""
+# Whichever is needed first makes both: that one is missing would be found out again and again.
+_STATES = InternalTable(
+    "_dosql_rate_limits",
+    f"{_STATE_COLUMNS}; CREATE TABLE IF NOT EXISTS _dosql_rate_hits {_HIT_COLUMNS}",
+)
+_HITS = InternalTable(
+    "_dosql_rate_hits",
+    f"{_HIT_COLUMNS}; CREATE TABLE IF NOT EXISTS _dosql_rate_limits {_STATE_COLUMNS}",
 )
 
 _INSERT = "INSERT INTO _dosql_rate_limits VALUES (:key, {at}, {used}, 0, :expires)"

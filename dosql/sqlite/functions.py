@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Callable
 from itertools import takewhile
+from typing import Any
 
 import apsw
 
@@ -27,14 +28,14 @@ _local = threading.local()
 
 def override(connection: apsw.Connection) -> None:
     """Have the connection use them."""
-    functions: tuple[tuple[str, int, Callable[..., SqlValue]], ...] = (
+    functions: list[tuple[str, int, Callable[..., Any]]] = [
         ("instr", 2, instr),
         ("replace", 3, replace),
         ("trim", 2, trim),
         ("ltrim", 2, ltrim),
         ("rtrim", 2, rtrim),
         ("unhex", 2, unhex),
-    )
+    ]
     for name, count, function in functions:
         # Innocuous: they may stand in the schema, as SQLite's own may.
         connection.create_scalar_function(

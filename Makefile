@@ -36,7 +36,7 @@ serve: $(STAMP) ## Start the server on 127.0.0.1:8787 (ARGS="--listen 127.0.0.1:
 	@exec $(BIN)/dosql serve $(ARGS)
 
 test: $(STAMP) ## Run the tests, except the slow ones (ARGS="-k tenants")
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: $(STAMP) ## Format, lint, types, import floors, documentation, generated code
 	$(BIN)/ruff format --check $(CODE)

@@ -358,6 +358,46 @@ def test_policies_by_route_method_tenant_and_role(
     assert server.sql("slow", "query", "SELECT 1 AS one").status == 200
 
 
+def test_keys_by_user_and_token_count_no_invented_tokens(
+    start_server: Callable[..., ServerProcess],
+) -> None:
+    """Two users have counts of their own; whoever has no valid token shares the address's."""
+    server = start_server(rate_limits=limited(limit=2, routes=["/auth/me"], key="user"))
+    tenant = server.new_tenant()
+
+    def sign_up(name: str) -> str:
+        account = {"email": f"{name}@example.com", "name": name, "password": "correct horse"}
+        path = "/auth/signup"
+        reply = server.request("POST", path, json=account, token=None, tenant=tenant)
+        return str(reply.json()["token"])
+
+    def ask(token: str) -> int:
+        return server.request("GET", "/auth/me", token=token, tenant=tenant).status
+
+    ada, grace = sign_up("ada"), sign_up("grace")
+    assert [ask(ada) for _ in range(3)] == [200, 200, 429]
+    assert [ask(grace) for _ in range(3)] == [200, 200, 429]
+    assert [ask(f"dss_{number:043d}") for number in range(4)] == [401, 401, 429, 429]
+
+
+def test_a_websocket_that_is_one_too_many_is_refused_before_it_is_accepted(
+    start_server: Callable[..., ServerProcess],
+) -> None:
+    server = start_server(rate_limits=limited(limit=1, routes=["/changes"]))
+    tenant = server.new_tenant()
+    server.request("GET", "/changes?after=x", tenant=tenant)  # counted, whatever becomes of it
+    headers = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    reply = server.request("GET", "/changes", tenant=tenant, headers=headers)
+    assert (reply.status, reply.code) == (429, "rate_limited")
+    assert int(reply.headers["retry-after"]) > 0
+    assert reply.headers["x-ratelimit-remaining"] == "0"
+
+
 def test_a_limit_of_the_node_holds_before_any_tenant_is_looked_at(
     start_server: Callable[..., ServerProcess],
 ) -> None:

@@ -165,6 +165,10 @@ class Lives:
             on_end=self._forget,
         )
         self._residents[key] = self._by_id[id.raw] = resident
+        if entry is not None and entry.alarm_at_ms is not None:
+            # A failed flush may have brought this time back after the clock last looked; and the
+            # object will not tell of alarms that are later.
+            self.on_alarm(entry.alarm_at_ms)
         await resident.life.begin()
         if wrote:  # the wake was a restore, which may have brought other alarms
             await resident.settle_alarms()

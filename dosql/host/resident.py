@@ -138,10 +138,17 @@ class Resident:
         async def settle() -> None:
             while ground.bookmark.txid != ground.durable_txid:
                 await ground.durable(ground.bookmark.txid)
-            self._earliest.settle(ground.db)
+            self._settle()
 
         if self._entry is not None:
             await self.activation.run(settle)
+
+    def _settle(self) -> None:
+        entry = self._catalog.find_by_id(self.id.raw)
+        if entry is not None and entry.key == self.key:
+            # Not always what was last noted: a failed flush of the catalog alone undoes that.
+            self._earliest.noted_ms = entry.alarm_at_ms
+        self._earliest.settle(self.ground.db)
 
     def take_off_catalog(self) -> bool:
         """The object ceases to exist. False: the catalog never knew of it."""
@@ -157,7 +164,7 @@ class Resident:
         empty = self._entry is None or self._is_empty()
         if not empty:
             with contextlib.suppress(DosqlError):  # it stays early
-                self._earliest.settle(self.ground.db)
+                self._settle()
             idle_ms = int((self._clock.monotonic() - self.ground.used_at) * 1000)
             use = Use(self._clock.now_ms() - idle_ms, self.ground.db.size_bytes, 0)
             with contextlib.suppress(DosqlError):  # no reply depends on it

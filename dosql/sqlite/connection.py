@@ -169,13 +169,20 @@ class Connection:
     @property
     def size_bytes(self) -> int:
         """Size of the database, the open transaction included."""
-        return int(str(self.internal_query("PRAGMA page_count")[0][0])) * self.page_size
+        return self._count("page_count") * self.page_size
 
     @property
     def used_bytes(self) -> int:
         """`size_bytes` without the pages that are free again."""
-        free = int(str(self.internal_query("PRAGMA freelist_count")[0][0]))
-        return self.size_bytes - free * self.page_size
+        return self.size_bytes - self._count("freelist_count") * self.page_size
+
+    def _count(self, pragma: str) -> int:
+        """Asked between events as well, when the deadline of the last one is long past."""
+        deadline, self._deadline = self._deadline, None
+        try:
+            return int(str(self.internal_query(f"PRAGMA {pragma}")[0][0]))
+        finally:
+            self._deadline = deadline
 
     @property
     def state(self) -> tuple[int, int]:

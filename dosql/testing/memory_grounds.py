@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
@@ -107,7 +108,8 @@ class MemoryGrounds:
             if ceases:
                 dropped = self.leaving.cease(ground.key)
                 if dropped is not None:
-                    await dropped.wait()
+                    with contextlib.suppress(DosqlError):  # it goes on to exist, and is empty
+                        await dropped.wait()
         finally:
             ground.turns.leave()
 

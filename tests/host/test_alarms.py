@@ -434,6 +434,47 @@ async def test_an_end_that_is_not_durable_is_no_end(kit: Kit) -> None:
 # --- the index ------------------------------------------------------------------------------------
 
 
+async def lose_the_end_in_the_index(kit: Kit, *, asleep: bool) -> None:
+    """The index has the time of an alarm that ran for good: a flush of the catalog alone failed."""
+    await kit.bell().set(kit.in_s(1))
+    kit.log.hold()
+    await kit.clock.pass_time(1)
+    kit.log.flush()  # the end of the run; after that it is taken off the index
+    await kit.clock.settle()
+    assert len(Bell.rung) == 1 and kit.noted is None
+    if asleep:
+        await kit.host.hibernate()
+    kit.log.fail(UnavailableError("The disk failed.", code="commit_failed"))
+    kit.log.release()
+    with pytest.raises(UnavailableError):  # who asks first has the catalog rebuilt
+        kit.host.index.earliest()
+    await kit.clock.settle()
+    assert kit.noted == kit.started_ms + 1_000
+
+
+@pytest.mark.parametrize("asleep", [True, False])
+async def test_a_later_alarm_rings_although_the_index_went_back_to_an_earlier_one(
+    kit: Kit, asleep: bool
+) -> None:
+    """The alarm clock had found nothing more to wait for, and has no timer."""
+    await lose_the_end_in_the_index(kit, asleep=asleep)
+    assert Bell.wakes == 1
+    await kit.bell().set(kit.in_s(5))
+    assert Bell.wakes == 1 + asleep
+    await kit.clock.pass_time(5)
+    assert kit.rung_s == [1, 6]
+
+
+@pytest.mark.parametrize("asleep", [True, False])
+async def test_one_look_at_the_object_corrects_an_index_that_went_back(
+    kit: Kit, asleep: bool
+) -> None:
+    """Also if the object was in memory all the time, and had been told that it was noted."""
+    await lose_the_end_in_the_index(kit, asleep=asleep)
+    await kit.host.objects.run_due_alarms()
+    assert kit.noted is None and len(Bell.rung) == 1
+
+
 async def test_pushing_an_alarm_further_away_costs_the_catalog_nothing(kit: Kit) -> None:
     """The index may be early. It costs one look at the object, and is exact after it slept."""
     await kit.bell().set(kit.in_s(10))

@@ -15,7 +15,7 @@ from typing import Any
 from dosql.cli.execution import Database
 from dosql.cli.formats import literal
 from dosql.errors import LimitError
-from dosql.limits import RESERVED_TABLE_PREFIX
+from dosql.limits import RESERVED_TABLE_PREFIX, SERVER_TABLES
 
 Write = Callable[[str], None]
 
@@ -73,6 +73,7 @@ def _objects(database: Database) -> list[tuple[str, str, str]]:
         if name not in shadow_names
         and not name.startswith("sqlite_")
         and not table.lower().startswith(RESERVED_TABLE_PREFIX)
+        and table.lower() not in SERVER_TABLES
     ]
 
 

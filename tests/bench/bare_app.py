@@ -15,6 +15,7 @@ import uvloop
 _ANSWERS = {
     "/query": b'{"rows":[{"id":777,"value":"value 777"}]}',
     "/run": b'{"changes":1,"lastInsertRowid":77777}',
+    "/rpc": b'{"result":77777}',
 }
 _MESSAGES = {
     path: (
@@ -34,7 +35,8 @@ _MESSAGES = {
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
     """Read the request, look at nothing but its path, answer."""
-    start, body = _MESSAGES[scope["path"]]
+    path = scope["path"]
+    start, body = _MESSAGES["/rpc" if path.startswith("/rpc/") else path]
     while (await receive()).get("more_body", False):
         pass
     await send(start)

@@ -279,7 +279,7 @@ COMPACTION_MEMORY_BYTES = 16 * 1024 * 1024
 COMPACTION_OBJECTS_MAX = 20_000
 """Objects written lately that are kept in mind, about 1 KB each; beyond it those that were not
 written for the longest time are forgotten, and merged less."""
-REPLICA_RECENT_BYTES_MAX = 32 * 1024 * 1024
+REPLICA_RECENT_BYTES_MAX = 2 * 1024 * 1024
 """Files shipped lately that are kept in memory, so that a merge need not read them back."""
 REPLICA_LOOK_TXIDS = 64
 """An object of which only the newest files are known is listed when its TXID passes a multiple of

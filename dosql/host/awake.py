@@ -447,7 +447,8 @@ class AwakeObjects:
                 await self.on_file_thread(partial(shutil.copyfile, instance.path, target))
                 return Copy(target, txid, instance.db.page_size)
             except InstanceClosed:
-                continue
+                if self._awake.get(key) is instance:
+                    return None  # the host is gone
             finally:
                 instance.turns.leave()
 

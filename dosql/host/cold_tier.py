@@ -346,6 +346,8 @@ class ColdTier:
         None: nothing."""
         brought = self._brought.pop(key, None)
         shipment = self.shipper.find(key)
+        if shipment is not None:
+            shipment.rests = False
         if shipment is None and brought is not None:
             shipment = self.shipper.shipment(key, brought)
         if self.settings.durability == "local":

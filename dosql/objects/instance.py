@@ -219,7 +219,10 @@ class Instance:
 
     def _work_on_thread(self, work: Callable[[Database], T], seconds: float) -> T:
         self.db.set_deadline(seconds, on_thread=True)
-        return work(self.db)
+        try:
+            return work(self.db)
+        finally:
+            self.db.set_deadline(None)  # or the watchdog would go on looking at an idle object
 
     def after_work(self, *, confirmed: bool = True) -> None:
         """On the loop, after any work within the turn: pass commits on, notice a broken file."""

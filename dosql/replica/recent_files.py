@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 from dosql.limits import REPLICA_RECENT_BYTES_MAX
 
-RECENT_BYTES_MAX = 2 * 1024 * 1024
+RECENT_BYTES_MAX = 256 * 1024
 """Of one file; larger ones would push too many others out."""
 
 

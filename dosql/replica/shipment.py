@@ -77,6 +77,10 @@ class Carrier(Protocol):
         """Part of a spool was sent, or given up."""
         ...
 
+    def rest(self, key: ObjectKey) -> None:
+        """The object sleeps: what is kept of it can be less."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -114,6 +118,8 @@ class Shipment:
         self._task: asyncio.Task[None] | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._ended = False
+        self.rests = False
+        """The object sleeps, and needs no shipment once all is sent."""
         self._sent_at = carrier.clock.monotonic() - REPLICA_INTERVAL_S
         self._urge = asyncio.Event()
         """Somebody waits: do not pause."""
@@ -235,6 +241,8 @@ class Shipment:
             _log.exception("object %s is not replicated", self.key.id.hex())
         finally:
             self._task = None
+            if self.rests:
+                self._carrier.rest(self.key)
 
     async def _keep_pace(self) -> None:
         """Return when the next file may be sent."""

@@ -110,9 +110,12 @@ class Shipper:
         return self._resting.get(key) if shipment is None else shipment.shipped_txid
 
     def rest(self, key: ObjectKey) -> None:
-        """The object sleeps."""
+        """The object sleeps; now, or when all of it is sent, its shipment is given up."""
         shipment = self._shipments.get(key)
-        if shipment is not None and shipment.is_idle and shipment.shipped_txid is not None:
+        if shipment is None:
+            return
+        shipment.rests = True
+        if shipment.is_idle and shipment.shipped_txid is not None:
             del self._shipments[key]
             self._resting[key] = shipment.shipped_txid
 

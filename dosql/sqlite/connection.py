@@ -122,6 +122,8 @@ class Connection:
         """The last statement that ran; None: the next one has to be looked at."""
         self._heap_max = 0
         self._too_much = False
+        self._committed = False
+        """The running statement has been committed: it is too late to interrupt it."""
         self.watch = 0
         self._controlling = threading.Lock()
         self._rows_max = limits.rows
@@ -159,6 +161,7 @@ class Connection:
         connection.authorizer = self._sandbox
         self._progress_steps = PROGRESS_STEPS
         connection.set_progress_handler(self._is_past_deadline, PROGRESS_STEPS)
+        connection.set_commit_hook(self._before_commit, id=self._before_commit)
         connection.set_wal_hook(self._on_commit)
 
     @property
@@ -207,7 +210,7 @@ class Connection:
         if steps != self._progress_steps:
             self._progress_steps = steps
             self._connection.set_progress_handler(self._is_past_deadline, steps)
-        self._expired = self._too_much = False
+        self._expired = self._too_much = self._committed = False
         self._deadline = None if seconds is None else self._monotonic() + seconds
         if on_thread and seconds is not None:
             self._heap_max = apsw.memory_used() + STATEMENT_HEAP_BYTES_MAX
@@ -240,6 +243,7 @@ class Connection:
         except Exception as error:
             self._fail(error, sql)
         finally:
+            self._committed = False
             sandbox.right = right
 
     def internal_run(self, sql: str, params: Params = ()) -> int:
@@ -282,6 +286,9 @@ class Connection:
 
     def close(self) -> None:
         """Close the file as it is: an open transaction is lost, the -wal stays. Idempotent."""
+        with self._controlling:  # the watchdog may be about to interrupt what ran here last
+            self.watch = self._heap_max = 0
+            self._deadline = None
         self._connection.close(True)
 
     @property
@@ -394,6 +401,7 @@ class Connection:
             self._fail(error)
         finally:
             sandbox.right = right
+            self._committed = False
             self._deadline = deadline
 
     def _reserved_names(self) -> frozenset[SqlValue]:
@@ -476,7 +484,13 @@ class Connection:
         return disk.f_bavail * disk.f_frsize < _DISK_RESERVE_BYTES
 
     def _is_past_deadline(self) -> bool:
-        """SQLite's progress callback: True interrupts the statement."""
+        """SQLite's progress callback: True interrupts the statement.
+
+        SQLite calls it once more behind the last step of a statement, and would report one as
+        interrupted that has just been committed.
+        """
+        if self._committed:
+            return False
         if self._heap_max and apsw.memory_used() > self._heap_max:
             self._too_much = True
             return True
@@ -486,9 +500,15 @@ class Connection:
         self._expired = True
         return True
 
+    def _before_commit(self) -> bool:
+        """SQLite's commit hook: from here to the end of the statement nothing may stop it."""
+        self._committed = True
+        return False
+
     def _on_commit(self, connection: apsw.Connection, schema: str, frames: int) -> int:
         """SQLite's WAL hook, after each commit."""
         self.wal_frames = frames
+        self._committed = False
         return apsw.SQLITE_OK
 
 

@@ -132,7 +132,9 @@ class Database(Execution):
             self._cursor.execute(shape.text, params)
         except Exception as error:
             self._drop_cursor()
-            self._fail(error, sql)
+            self._fail_write(error, sql, before)
+        finally:
+            self._committed = False
         # A write that SQLite does not count, ANALYZE say, leaves changes() as it was.
         changed = connection.total_changes() != before
         return RunResult(connection.changes() if changed else 0, connection.last_insert_rowid())

@@ -61,6 +61,7 @@ class Execution(Transactions):
         if not shape.plain_read and not shape.plain_write:
             return self._guarded(shape, params, keep=bool(shape.columns))
         self._bound(shape)
+        before = self._connection.total_changes()
         try:
             found = self._cursor.execute(shape.text, params)
             return draw(found, self._rows_max, self._bytes_max) if shape.plain_read else []
@@ -68,7 +69,18 @@ class Execution(Transactions):
             self._drop_cursor()
             if isinstance(error, UnicodeDecodeError):
                 return self._query_leniently(shape, params, first=False).rows
-            self._fail(error, shape.text)
+            self._fail_write(error, shape.text, before)
+            return []
+        finally:
+            self._committed = False
+
+    def _fail_write(self, error: Exception, sql: str, before: int) -> None:
+        """`_fail`, unless SQLite interrupted the write in a transaction behind its last step: what
+        is interrupted earlier takes the transaction with it. ``before``: `total_changes`."""
+        connection = self._connection
+        done = connection.in_transaction and connection.total_changes() != before
+        if not (done and isinstance(error, apsw.InterruptError)):
+            self._fail(error, sql)
 
     def _scans(self, shape: Shape) -> bool:
         """Whether the statement's plan steps through a whole table: only then is it traced,

@@ -80,6 +80,8 @@ def migration(version: int, sql: str) -> Migration:
 async def crashed(host: Host) -> None:
     """End the host as a kill does: nothing is checkpointed, nothing is said to the log."""
     await host._maintenance.stop()
+    if host.cold is not None:
+        await host.cold.close()
     host._commits.close()
     for instance in host._awake.all():
         instance.close()

@@ -294,10 +294,10 @@ class AwakeObjects:
     async def _end(self, instance: Instance) -> None:
         """In its turn: an object that stores nothing ceases to exist."""
         key = instance.key
-        dropped = self.leaving.cease(key)
         self._files.distrust(key)
         instance.close()
         try:
+            dropped = self.leaving.cease(key)
             if dropped is not None:
                 await dropped.wait()
             self._files.forget(key)

@@ -77,7 +77,7 @@ class Activation:
         """The innermost open one."""
         self._asked: list[Section] = []
         """Sections that the current step asked for; the first opens at its end."""
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # a dict, for its order
         ground.on_durable = self._durable_moved
 
     # --- events -------------------------------------------------------------------------------
@@ -212,11 +212,11 @@ class Activation:
         """Run it beside the events; the object is not put to sleep before it ends."""
         self.effects += 1
         task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
+        self._tasks[task] = None
         self.ground.pins += 1
 
         def ended(_: asyncio.Task[T]) -> None:
-            self._tasks.discard(task)
+            self._tasks.pop(task, None)
             if not task.cancelled():
                 task.exception()  # whoever waits gets it too
             self.ground.pins -= 1

@@ -106,9 +106,9 @@ class MemoryGrounds:
             del self._awake[ground.key]
             ground.close()
             if ceases:
-                dropped = self.leaving.cease(ground.key)
-                if dropped is not None:
-                    with contextlib.suppress(DosqlError):  # it goes on to exist, and is empty
+                with contextlib.suppress(DosqlError):  # it goes on to exist, and is empty
+                    dropped = self.leaving.cease(ground.key)
+                    if dropped is not None:
                         await dropped.wait()
         finally:
             ground.turns.leave()

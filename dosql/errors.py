@@ -27,7 +27,7 @@ The HTTP status of each class stands in ``server/error_responses.py``, one table
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class DosqlError(Exception):
@@ -69,6 +69,16 @@ class DosqlError(Exception):
         """HTTP status; set by the client only."""
         self.request_id = request_id
         """Id of the request as the server logged it; set by the client only."""
+
+    def renewed(self) -> Self:
+        """The same error as an object of its own, for one more caller: the tracebacks of several
+        tasks must not pile up on one."""
+        return type(self)(
+            self.message,
+            code=self.code,
+            retryable=self.retryable,
+            retry_after_s=self.retry_after_s,
+        )
 
     @property
     def remote(self) -> bool:

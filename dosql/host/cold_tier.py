@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +22,12 @@ from dosql.errors import CorruptError, DosqlError, UnavailableError
 from dosql.host.behind import Behind
 from dosql.host.compaction import Compaction
 from dosql.host.object_files import Copy
-from dosql.limits import REPLICA_DRAIN_S, REPLICA_SPOOL_BYTES_MAX
+from dosql.host.seeds import Seeds
+from dosql.limits import REPLICA_DRAIN_S
 from dosql.log.disk import Disk
 from dosql.log.node_log import NodeLog
 from dosql.log.position import position_path, write_position
-from dosql.log.records import Batch, Drop, Found, ObjectKey, Record
+from dosql.log.records import Drop, ObjectKey, Record
 from dosql.log.redo import damaged_path, remove_wal
 from dosql.replica.bucket import Bucket
 from dosql.replica.history import check_database, write_state
@@ -460,35 +461,6 @@ class ColdTier:
         """Stop; what is behind is noted."""
         await self.compaction.close()
         await self.shipper.close()
-
-
-class Seeds:
-    """The commits that a redo found in the log: the bucket may lack them."""
-
-    def __init__(self) -> None:
-        self.batches: dict[ObjectKey, list[Batch]] = {}
-        self.tails: dict[ObjectKey, int] = {}
-        """The newest of each."""
-        self.dropped: list[ObjectKey] = []
-        """Objects that ceased to exist."""
-        self._bytes = 0
-
-    def watch(self, records: Iterable[tuple[int, Found]]) -> Iterator[tuple[int, Found]]:
-        """Hand the records through, and remember them as far as memory allows."""
-        for sequence, record in records:
-            if isinstance(record, Batch):
-                kept = self.batches.setdefault(record.key, [])
-                self.tails[record.key] = record.txid
-                self._bytes += record.pages.size_bytes
-                if self._bytes <= REPLICA_SPOOL_BYTES_MAX:
-                    kept.append(record)
-                else:
-                    kept.clear()  # a gap would be no use: a whole image is sent
-            elif isinstance(record, Drop):
-                self.batches.pop(record.key, None)
-                self.tails.pop(record.key, None)
-                self.dropped.append(record.key)
-            yield sequence, record
 
 
 def _moved(message: str) -> UnavailableError:

@@ -20,12 +20,13 @@ from dosql.host.behind import Behind
 from dosql.host.branch_catalog import BranchCatalog
 from dosql.host.catalog import CATALOG_KEY, CATALOG_MIGRATIONS, Catalog
 from dosql.host.changes import Changes, ChangeSettings
-from dosql.host.cold_tier import ColdTier, ColdTierSettings, Seeds
+from dosql.host.cold_tier import ColdTier, ColdTierSettings
 from dosql.host.compaction import CompactionStatistics
 from dosql.host.data_directory import DataDirectory
 from dosql.host.maintenance import Maintenance
 from dosql.host.object_files import ObjectFiles
 from dosql.host.schemas import Schemas
+from dosql.host.seeds import Seeds
 from dosql.host.tenants import NAMESPACE, Tenants
 from dosql.host.tokens import Tokens
 from dosql.host.usage import Usage

@@ -59,7 +59,7 @@ class Flush:
             self._waiters.append(waiter)
             await waiter
         if self._error is not None:
-            raise _copy(self._error)
+            raise self._error.renewed()
 
     def resolve(self, error: DosqlError | None) -> None:
         """Open the gate for all waiters, or fail them."""
@@ -193,8 +193,3 @@ def as_dosql_error(failure: Exception) -> DosqlError:
     if failure.errno in (errno.ENOSPC, errno.EDQUOT):
         return QuotaError("The disk is full; nothing was written.", code="disk_full")
     return UnavailableError("The commit failed; nothing was written.", code="commit_failed")
-
-
-def _copy(error: DosqlError) -> DosqlError:
-    """One error object per caller: tracebacks of different tasks must not pile up on one."""
-    return type(error)(error.message, code=error.code, retryable=error.retryable)

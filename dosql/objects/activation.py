@@ -274,7 +274,7 @@ class Activation:
             return
         if isinstance(error, InstanceClosed):
             raise InstanceClosed
-        raise type(error)(error.message, code=error.code, retryable=error.retryable) from error
+        raise error.renewed() from error
 
     # --- commits ------------------------------------------------------------------------------
 

@@ -19,10 +19,11 @@ from typing import Protocol, TypeVar
 
 from dosql.bookmarks import Bookmark
 from dosql.clock import Clock
-from dosql.errors import BudgetError, DosqlError, OutcomeUnknownError, UnavailableError
+from dosql.errors import BudgetError, DosqlError, UnavailableError
 from dosql.limits import REPLICA_WAIT_S
 from dosql.log.group_commit import Flush, GroupCommit
 from dosql.log.records import Batch, ObjectKey, Record
+from dosql.log.waiters import Waiters
 from dosql.objects.ground import Past
 from dosql.objects.turns import Turns
 from dosql.sqlite.database import Database
@@ -116,7 +117,7 @@ class Instance:
         self._budgets = budgets
         self._on_broken = on_broken
         self._replication = replication
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiters = Waiters()
         db.next_txid = lambda: self.txid + 1
         if replication is not None:
             replication.on_moved = self._replicated
@@ -278,17 +279,7 @@ class Instance:
             raise self._refusal()
         if self.durable_txid >= txid:
             return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((txid, waiter))
-        try:
-            await asyncio.wait_for(waiter, REPLICA_WAIT_S)
-        except TimeoutError:
-            raise OutcomeUnknownError(
-                "The bucket did not confirm the commit in time; it may or may not be kept.",
-                code="bucket_unavailable",
-            ) from None
-        finally:
-            self._waiters = [each for each in self._waiters if each[1] is not waiter]
+        await self._waiters.wait(txid, REPLICA_WAIT_S)
 
     def take(self) -> Callable[[], Record] | None:
         """See `CommitSource`: everything up to now becomes one batch."""
@@ -321,9 +312,7 @@ class Instance:
         if self._replication is not None:
             durable = min(durable, self._replication.shipped_txid or 0)
         self.durable_txid = durable
-        for wanted, waiter in self._waiters:
-            if wanted <= durable and not waiter.done():
-                waiter.set_result(None)
+        self._waiters.arrived(durable)
         waits = self._replication is not None and not self.closed
         if waits and self.db.wal_frames != self._taken:
             self._pass_on()
@@ -383,9 +372,7 @@ class Instance:
         if self.broken is None:
             self.broken = error
             self._on_broken(self)
-            for _, waiter in self._waiters:
-                if not waiter.done():
-                    waiter.set_exception(self._refusal())
+            self._waiters.fail(self._refusal())
             self.on_durable()
 
     def _refusal(self) -> DosqlError:

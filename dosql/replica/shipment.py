@@ -30,6 +30,7 @@ from dosql.limits import (
     REPLICA_WAIT_S,
 )
 from dosql.log.records import Batch, ObjectKey
+from dosql.log.waiters import Waiters
 from dosql.pages import PageSet
 from dosql.replica.growth import filled
 from dosql.replica.image_file import ImageFile
@@ -116,7 +117,7 @@ class Shipment:
         """Batches to be sent, with the catalog's TXID that must be in the bucket before them."""
         self._spool_bytes = 0
         self._task: asyncio.Task[None] | None = None
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiters = Waiters()
         self._ended = False
         self.rests = False
         """The object sleeps, and needs no shipment once all is sent."""
@@ -183,21 +184,11 @@ class Shipment:
             DosqlError: it never will.
         """
         if self.failed is not None:
-            raise _copy(self.failed)
+            raise self.failed.renewed()
         if self.shipped_txid is not None and self.shipped_txid >= txid:
             return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((txid, waiter))
         self._urge.set()
-        try:
-            await asyncio.wait_for(waiter, seconds)
-        except TimeoutError:
-            raise OutcomeUnknownError(
-                "The bucket did not confirm the commit in time; it may or may not be kept.",
-                code="bucket_unavailable",
-            ) from None
-        finally:
-            self._waiters = [each for each in self._waiters if each[1] is not waiter]
+        await self._waiters.wait(txid, seconds)
 
     async def end(self) -> None:
         """Stop where it is; nothing is sent any more."""
@@ -363,18 +354,14 @@ class Shipment:
         self.logged_txid = max(self.logged_txid, txid)
         while self._spool and self._spool[0][0].txid <= txid:
             self._shift()
-        for wanted, waiter in self._waiters:
-            if wanted <= txid and not waiter.done():
-                waiter.set_result(None)
+        self._waiters.arrived(txid)
         self.on_moved()
 
     def fail(self, error: DosqlError) -> None:
         """Nothing is shipped any more, and whoever waits is told so."""
         self.failed = error
         self.drop_spool()
-        for _, waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_exception(_copy(error))
+        self._waiters.fail(error)
         self.on_moved()
 
 
@@ -390,15 +377,12 @@ def _joined(batches: list[PageSet]) -> PageSet:
     if len(batches) == 1:
         return batches[0]
     pages: dict[int, bytes] = {}
-    least = batches[-1].commit
     for each in batches:
         pages.update(each.pages)
-    kept = {pgno: pages[pgno] for pgno in sorted(pages) if pgno <= least}
-    return PageSet(batches[-1].page_size, least, kept)
-
-
-def _copy(error: DosqlError) -> DosqlError:
-    return type(error)(error.message, code=error.code, retryable=error.retryable)
+        if pages and max(pages) > each.commit:  # cut off: not the ones that grow there later
+            pages = {pgno: page for pgno, page in pages.items() if pgno <= each.commit}
+    last = batches[-1]
+    return PageSet(last.page_size, last.commit, dict(sorted(pages.items())))
 
 
 def _nothing() -> None:

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from dosql.limits import RESERVED_TABLE_PREFIX
+from dosql.limits import RESERVED_TABLE_PREFIX, SERVER_TABLES
 from dosql.sqlite.rows import Row
 
 if TYPE_CHECKING:
     from dosql.sqlite.connection import Connection
 
-NOT_CAPTURED = frozenset({"sessions", "rate_limits"})
-"""Tables of the server's own features: their changes are no news of the tenant's data."""
 _TABLES = "SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'"
 _COLUMNS = "SELECT name, type, pk, hidden FROM pragma_table_xinfo(?) ORDER BY cid"
 _STORED_NEVER = 2
@@ -71,7 +69,7 @@ def captured_tables(db: Connection) -> dict[str, CapturedTable]:
 def is_captured(name: str) -> bool:
     """By its name alone; shadow tables of virtual ones are left out too."""
     lower = name.lower()
-    return not lower.startswith((RESERVED_TABLE_PREFIX, "sqlite_")) and lower not in NOT_CAPTURED
+    return not lower.startswith((RESERVED_TABLE_PREFIX, "sqlite_")) and lower not in SERVER_TABLES
 
 
 def _table(name: str, columns: list[Row], has_rowid: bool) -> CapturedTable:

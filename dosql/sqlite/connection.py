@@ -467,9 +467,7 @@ class Connection:
             ours = BudgetError("The statement needs too much memory.", code="memory_limit")
         refusal = self._write_refusal
         if refusal is not None and isinstance(error, apsw.ReadOnlyError):
-            ours = type(refusal)(
-                refusal.message, code=refusal.code, retry_after_s=refusal.retry_after_s
-            )
+            ours = refusal.renewed()
         if border.is_breaking(error):
             self.broken = self._refusal = ours
         elif self._begun and not self._connection.in_transaction:

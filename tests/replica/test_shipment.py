@@ -11,6 +11,8 @@ import pytest
 
 from dosql.errors import OutcomeUnknownError, UnavailableError
 from dosql.limits import REPLICA_COALESCE_FROM, REPLICA_FILES_BURST
+from dosql.pages import PageSet
+from dosql.replica import shipment
 from dosql.replica.bucket_errors import BucketOutcomeUnknownError, BucketUnavailableError
 from dosql.replica.memory_bucket import MemoryBucket
 from dosql.replica.replica import Head
@@ -346,3 +348,16 @@ async def test_beyond_the_burst_there_is_a_file_per_second(
     clock.advance(10)
     paced.add(REPLICA_FILES_BURST + 4)
     await until(lambda: paced.shipment.shipped_txid == REPLICA_FILES_BURST + 4)
+
+
+def test_joined_batches_bring_nothing_that_was_cut_off_in_between() -> None:
+    """The database shrinks and grows again: what stood there before must not come back."""
+    page = bytes(512)
+    joined = shipment._joined(
+        [
+            PageSet(512, 3, {1: page, 2: page, 3: b"old".ljust(512)}),
+            PageSet(512, 2, {1: page}),
+            PageSet(512, 4, {1: page, 4: b"new".ljust(512)}),
+        ]
+    )
+    assert (joined.commit, list(joined.pages)) == (4, [1, 2, 4])

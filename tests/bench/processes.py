@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "bench-admin-token"
 OBJECTS_APP = "tests.bench.objects_app:app"
-_TICKS = os.sysconf("SC_CLK_TCK")
 _START_S_MAX = 60.0
 
 
@@ -89,17 +90,16 @@ class ServerProcess:
 
     def cpu_s(self) -> float:
         """Processor seconds used so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        times = psutil.Process(self._process.pid).cpu_times()
+        return times.user + times.system
 
     def rss_bytes(self) -> int:
         """Resident memory."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+        return psutil.Process(self._process.pid).memory_info().rss
 
     def descriptors(self) -> int:
         """Open file descriptors."""
-        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
+        return psutil.Process(self._process.pid).num_fds()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Stop and wait for the end; a second call does nothing."""

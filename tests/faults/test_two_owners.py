@@ -46,7 +46,7 @@ def judge(fight: Fight, takeovers: int, capsys: pytest.CaptureFixture[str]) -> N
         print(f"\nseed {SEED}: {fight}")
     assert fight.problems == []
     assert fight.takeovers >= takeovers
-    assert {side for side, _ in fight.acknowledged.values()} == {"a", "b"}
+    assert fight.acknowledging() == {"a", "b"}
 
 
 async def test_two_hosts_that_fight_for_a_tenant_never_both_acknowledge(

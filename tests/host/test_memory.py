@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 
+import psutil
 import pytest
 
 from dosql.host import memory
 
 
 def _resident_kb() -> int:
-    return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0])
+    return psutil.Process().memory_info().rss // 1024
 
 
 @pytest.mark.skipif(memory._malloc_trim() is None, reason="needs glibc")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import uvloop
 
 from tests.support.raw_sockets import RawSocket
@@ -237,8 +238,7 @@ class _Load:
             cursor = f"&cursor={page['cursor']}"
 
     def _rss_kb(self) -> int:
-        status = Path(f"/proc/{self._server.process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0])
+        return psutil.Process(self._server.process.pid).memory_info().rss // 1024
 
 
 async def _poll(look: Callable[[], Awaitable[int]], met: Callable[[int], bool]) -> int:

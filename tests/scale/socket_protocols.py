@@ -17,9 +17,9 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection as Pipe
-from pathlib import Path
 from typing import Any
 
+import psutil
 import uvicorn
 import uvloop
 
@@ -116,7 +116,7 @@ def _serve(kind: str, pipe: Pipe) -> None:
 
 
 def _rss_kb() -> int:
-    return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0])
+    return psutil.Process().memory_info().rss // 1024
 
 
 async def _measure(kind: str, count: int) -> None:

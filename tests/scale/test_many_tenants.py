@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from tests.support.server import ADMIN_TOKEN, ServerProcess
@@ -37,10 +38,8 @@ class Footprint:
     @classmethod
     def of(cls, server: ServerProcess, tenants: int) -> Footprint:
         """From outside, as the operating system sees it."""
-        process = Path(f"/proc/{server.process.pid}")
-        status = (process / "status").read_text()
-        rss_kb = int(status.partition("VmRSS:")[2].split()[0])
-        return cls(tenants, len(list((process / "fd").iterdir())), rss_kb)
+        process = psutil.Process(server.process.pid)
+        return cls(tenants, process.num_fds(), process.memory_info().rss // 1024)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -278,12 +279,11 @@ def files_of(server: ServerProcess) -> set[Path]:
 
 
 def resident_bytes(server: ServerProcess) -> int:
-    text = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(text.partition("VmRSS:")[2].split()[0]) * 1024
+    return psutil.Process(server.process.pid).memory_info().rss
 
 
 def descriptors(server: ServerProcess) -> int:
-    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+    return psutil.Process(server.process.pid).num_fds()
 
 
 def ask_for_names(server: ServerProcess, token_of_a: str, count: int, seed: int) -> None:

@@ -128,6 +128,10 @@ class Fight:
     """Fences in the tenant's log."""
     problems: list[str] = field(default_factory=list[str])
 
+    def acknowledging(self) -> set[str]:
+        """The sides that acknowledged something."""
+        return {side for side, _ in self.acknowledged.values()}
+
     def __str__(self) -> str:
         return (
             f"{self.takeovers} takeovers, {len(self.acknowledged)} acknowledged,"
@@ -178,7 +182,8 @@ class Sides:
         return sum(left != right for left, right in itertools.pairwise(epochs))
 
     async def fight(self, takeovers: int, randomness: random.Random, clients: int = 3) -> Fight:
-        """Clients on both sides write until the tenant changed hands so often."""
+        """Clients on both sides write until the tenant changed hands so often and both sides have
+        acknowledged something: on a busy machine one may lose for a while."""
         fight = Fight()
         ended = asyncio.Event()
 
@@ -193,7 +198,7 @@ class Sides:
             asyncio.create_task(client(side, number)) for side in "ab" for number in range(clients)
         ]
         try:
-            while fight.takeovers < takeovers:
+            while fight.takeovers < takeovers or len(fight.acknowledging()) < 2:
                 await asyncio.sleep(0.2)
                 fight.takeovers = await asyncio.to_thread(self.takeovers)
         finally:

@@ -29,6 +29,7 @@ NAMES = {
     "AsyncObjectSocket": "ObjectSocket",
     "AsyncSlots": "Slots",
     "AsyncPastTenant": "PastTenant",
+    "AsyncReads": "Reads",
     "AsyncResponse": "SyncResponse",
     "AsyncSnapshots": "Snapshots",
     "AsyncStub": "Stub",

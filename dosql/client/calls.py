@@ -16,10 +16,12 @@ import msgspec
 from dosql.clock import Randomness
 from dosql.errors import InternalError, InvalidRequestError
 from dosql.limits import IDEMPOTENCY_KEY_CHARS_MAX, RESERVED_TENANT_NAMES, TENANT_NAME_PATTERN
-from dosql.wire import Params, SqlRequest, encode_params
+from dosql.wire.statements import SqlRequest
+from dosql.wire.values import Params, encode_params
 
 T = TypeVar("T")
-StatementType = Literal["query", "queryOne", "run"]
+ReadType = Literal["query", "queryOne"]
+StatementType = Literal[ReadType, "run"]
 
 LONG_WORK_S = 600.0
 """`Call.timeout_s_min` of restores, verifications and the like."""
@@ -130,7 +132,7 @@ def statement_call(
 
 
 def past_statement_call(
-    statement_type: Literal["query", "queryOne"],
+    statement_type: ReadType,
     at: str,
     sql: str,
     params: Params | None,

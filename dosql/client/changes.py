@@ -11,7 +11,7 @@ import msgspec
 
 from dosql.client.rows import Row
 from dosql.errors import InternalError
-from dosql.wire import decode_value, encode_rows
+from dosql.wire.values import decode_value, encode_rows
 
 
 @dataclass(frozen=True, slots=True)

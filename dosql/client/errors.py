@@ -36,7 +36,7 @@ from dosql.errors import (
     SqlError,
     UnavailableError,
 )
-from dosql.wire import ErrorReply
+from dosql.wire.failure import ErrorReply
 
 _CLASS_OF_STATUS: dict[int, type[DosqlError]] = {
     400: InvalidRequestError,

@@ -15,11 +15,11 @@ from typing import Any, Generic, TypeVar, overload
 
 import msgspec
 
-from dosql import wire
 from dosql.client.calls import StatementType
 from dosql.client.rows import Row, RunResult, convert_rows, rows_from_json
 from dosql.errors import InvalidRequestError
-from dosql.wire import Params, encode_params
+from dosql.wire import statements
+from dosql.wire.values import Params, encode_params
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -76,7 +76,7 @@ def run(sql: str, params: Params | None = None) -> Operation[RunResult]:
 
 
 def _read_run_result(result: Any) -> RunResult:
-    reply = msgspec.convert(result, wire.RunReply)
+    reply = msgspec.convert(result, statements.RunReply)
     return RunResult(reply.changes, reply.last_insert_rowid)
 
 
@@ -103,10 +103,10 @@ _BUILDERS: dict[str, Callable[[str, Params | None], Operation[Any]]] = {
 }
 
 
-def to_body(operations: Sequence[Operation[Any]]) -> wire.TransactionRequest:
+def to_body(operations: Sequence[Operation[Any]]) -> statements.TransactionRequest:
     """The body of ``/transaction``."""
-    return wire.TransactionRequest(
-        [wire.Operation(op.type, op.sql, encode_params(op.params)) for op in operations]
+    return statements.TransactionRequest(
+        [statements.Operation(op.type, op.sql, encode_params(op.params)) for op in operations]
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from dosql.errors import InvalidRequestError
-from dosql.wire import decode_rows, decode_value
+from dosql.wire.values import decode_rows, decode_value
 
 T = TypeVar("T")
 

@@ -30,7 +30,7 @@ from dosql.fetch import Request
 from dosql.headers import HeadersInit
 from dosql.ids import IdFactory, ObjectId
 from dosql.rpc import decode_result, encode_call
-from dosql.wire import ObjectPage
+from dosql.wire.objects import ObjectPage
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from dosql.client._async.transport import AsyncTransport
 from dosql.client.calls import LONG_WORK_S, Call, decode, encode, json_headers, tenant_path
-from dosql.wire import (
+from dosql.wire.snapshots import (
     PruneReply,
     PruneRequest,
     SnapshotInfo,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, TypeVar, overload
 
 from dosql.client import operations as ops
+from dosql.client import results
 from dosql.client._async.auth import AsyncAuth
 from dosql.client._async.changes import AsyncSlots, follow_changes
 from dosql.client._async.past import AsyncPastTenant
@@ -13,10 +14,7 @@ from dosql.client._async.transaction import AsyncTransaction
 from dosql.client._async.transport import AsyncTransport
 from dosql.client.calls import (
     Call,
-    QueryOneReply,
-    QueryReply,
     Reply,
-    RowsReply,
     StatementType,
     TransactionReply,
     check_tenant_name,
@@ -30,16 +28,9 @@ from dosql.client.changes import ChangeEvent
 from dosql.client.operations import Operation, PlainOperation
 from dosql.client.points import Point
 from dosql.client.reconnect import Reconnect
-from dosql.client.rows import (
-    Row,
-    Rows,
-    RunResult,
-    convert_rows,
-    rows_from_json,
-    table_from_json,
-)
+from dosql.client.rows import Row, Rows, RunResult
 from dosql.errors import InternalError
-from dosql.wire import Params, RunReply
+from dosql.wire.values import Params
 
 T = TypeVar("T")
 T1 = TypeVar("T1")
@@ -90,8 +81,7 @@ class AsyncTenant:
     ) -> list[Any]:
         """All rows of a statement, as dicts or as instances of ``into``."""
         reply = await self._send_statement("query", sql, params, idempotency_key)
-        rows = rows_from_json(decode(reply, QueryReply).rows)
-        return rows if into is None else convert_rows(rows, into)
+        return results.all_rows(reply, into)
 
     @overload
     async def query_one(
@@ -116,19 +106,14 @@ class AsyncTenant:
     ) -> Any:
         """The first row of a statement, or None if it has none."""
         reply = await self._send_statement("queryOne", sql, params, idempotency_key)
-        row = decode(reply, QueryOneReply).row
-        if row is None:
-            return None
-        rows = rows_from_json([row])
-        return rows[0] if into is None else convert_rows(rows, into)[0]
+        return results.first_row(reply, into)
 
     async def query_rows(
         self, sql: str, params: Params | None = None, *, idempotency_key: str | None = None
     ) -> Rows:
         """Rows as tuples, with the column names: keeps duplicate names, and names of no rows."""
         reply = await self._send_statement("query", sql, params, idempotency_key, arrays=True)
-        table = decode(reply, RowsReply)
-        return table_from_json(table.columns, table.rows)
+        return results.table(reply)
 
     async def run(
         self, sql: str, params: Params | None = None, *, idempotency_key: str | None = None
@@ -139,8 +124,7 @@ class AsyncTenant:
         the statement runs once, and every repetition gets the first outcome.
         """
         reply = await self._send_statement("run", sql, params, idempotency_key)
-        done = decode(reply, RunReply)
-        return RunResult(done.changes, done.last_insert_rowid)
+        return results.run_result(reply)
 
     @overload
     async def batch(

@@ -21,14 +21,9 @@ from dosql.client.calls import (
 )
 from dosql.client.files import PartFile, Progress, file_bytes, read_chunks
 from dosql.client.points import Point, point_text
-from dosql.wire import (
-    CreateTenant,
-    Protection,
-    RestoreReply,
-    RestoreRequest,
-    TenantInfo,
-    TenantPage,
-)
+from dosql.wire.branches import Protection
+from dosql.wire.restores import RestoreReply, RestoreRequest
+from dosql.wire.tenants import CreateTenant, TenantInfo, TenantPage
 
 _JSON = json_headers({})
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Self
 
 import httpx2
 
+from dosql.client import results
+from dosql.client._async.reads import AsyncReads
 from dosql.client._async.transport import AsyncTransport
 from dosql.client.calls import (
     Call,
-    QueryOneReply,
-    QueryReply,
     Reply,
-    RowsReply,
     StatementType,
     decode,
     encode,
@@ -29,21 +28,13 @@ from dosql.client.calls import (
     sql_request,
 )
 from dosql.client.errors import failure_from_exception
-from dosql.client.rows import (
-    Row,
-    Rows,
-    RunResult,
-    convert_rows,
-    rows_from_json,
-    table_from_json,
-)
+from dosql.client.rows import RunResult
 from dosql.errors import ConflictError, DosqlError, InternalError, UnavailableError
-from dosql.wire import Params, RunReply, TransactionOpened
+from dosql.wire.statements import TransactionOpened
+from dosql.wire.values import Params
 
-T = TypeVar("T")
 
-
-class AsyncTransaction:
+class AsyncTransaction(AsyncReads):
     """An interactive transaction of one tenant: commits or rolls back exactly once.
 
     Made by `AsyncTenant.transaction` and opened by ``with``, or by `open`. A statement that
@@ -116,46 +107,9 @@ class AsyncTransaction:
             raise failure_from_exception(exc, self._transport.url).error from exc
         return decode(Reply(response.status_code, response.headers, line), TransactionOpened)
 
-    @overload
-    async def query(self, sql: str, params: Params | None = None) -> list[Row]: ...
-    @overload
-    async def query(self, sql: str, params: Params | None = None, *, into: type[T]) -> list[T]: ...
-    async def query(
-        self, sql: str, params: Params | None = None, *, into: type[Any] | None = None
-    ) -> list[Any]:
-        """All rows of a statement, as dicts or as instances of ``into``."""
-        reply = await self._send_statement("query", sql, params)
-        rows = rows_from_json(decode(reply, QueryReply).rows)
-        return rows if into is None else convert_rows(rows, into)
-
-    @overload
-    async def query_one(self, sql: str, params: Params | None = None) -> Row | None: ...
-    @overload
-    async def query_one(
-        self, sql: str, params: Params | None = None, *, into: type[T]
-    ) -> T | None: ...
-    async def query_one(
-        self, sql: str, params: Params | None = None, *, into: type[Any] | None = None
-    ) -> Any:
-        """The first row of a statement, or None if it has none."""
-        reply = await self._send_statement("queryOne", sql, params)
-        row = decode(reply, QueryOneReply).row
-        if row is None:
-            return None
-        rows = rows_from_json([row])
-        return rows[0] if into is None else convert_rows(rows, into)[0]
-
-    async def query_rows(self, sql: str, params: Params | None = None) -> Rows:
-        """Rows as tuples, with the column names."""
-        reply = await self._send_statement("query", sql, params, arrays=True)
-        table = decode(reply, RowsReply)
-        return table_from_json(table.columns, table.rows)
-
     async def run(self, sql: str, params: Params | None = None) -> RunResult:
         """Run a statement that writes; others see it, and it is durable, after `commit`."""
-        reply = await self._send_statement("run", sql, params)
-        done = decode(reply, RunReply)
-        return RunResult(done.changes, done.last_insert_rowid)
+        return results.run_result(await self._send_statement("run", sql, params))
 
     async def commit(self, *, idempotency_key: str | None = None) -> None:
         """Make it all durable.

@@ -9,7 +9,8 @@ from urllib.parse import quote
 from dosql.client._sync.tenants import Tenants
 from dosql.client._sync.transport import Transport
 from dosql.client.calls import Call, check_tenant_name, decode, encode, json_headers
-from dosql.wire import CreateToken, MigrationReport, RunMigrations, TokenCreated, TokenInfo
+from dosql.wire.migrations import MigrationReport, RunMigrations
+from dosql.wire.tokens import CreateToken, TokenCreated, TokenInfo
 
 _JSON = json_headers({})
 

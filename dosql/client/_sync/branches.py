@@ -17,7 +17,7 @@ from dosql.client.calls import (
 )
 from dosql.client.points import Point, point_text
 from dosql.client.rows import rows_from_json
-from dosql.wire import (
+from dosql.wire.branches import (
     BranchDiff,
     BranchInfo,
     BranchList,

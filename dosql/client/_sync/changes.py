@@ -12,7 +12,7 @@ from dosql.client.calls import Call, decode, encode, json_headers
 from dosql.client.changes import EVENTS, ChangeEvent, EventReader, changes_path
 from dosql.client.reconnect import Reconnect, worth_another
 from dosql.errors import DosqlError, UnavailableError
-from dosql.wire import AcknowledgeChanges, ChangeSlot, ChangeSlots, CreateChangeSlot
+from dosql.wire.changes import AcknowledgeChanges, ChangeSlot, ChangeSlots, CreateChangeSlot
 
 _SLOTS = "/changes/slots"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
 from dosql.client import operations as ops
+from dosql.client import results
 from dosql.client._sync.auth import Auth
 from dosql.client._sync.changes import Slots, follow_changes
 from dosql.client._sync.past import PastTenant
@@ -14,10 +15,7 @@ from dosql.client._sync.transaction import Transaction
 from dosql.client._sync.transport import Transport
 from dosql.client.calls import (
     Call,
-    QueryOneReply,
-    QueryReply,
     Reply,
-    RowsReply,
     StatementType,
     TransactionReply,
     check_tenant_name,
@@ -31,16 +29,9 @@ from dosql.client.changes import ChangeEvent
 from dosql.client.operations import Operation, PlainOperation
 from dosql.client.points import Point
 from dosql.client.reconnect import Reconnect
-from dosql.client.rows import (
-    Row,
-    Rows,
-    RunResult,
-    convert_rows,
-    rows_from_json,
-    table_from_json,
-)
+from dosql.client.rows import Row, Rows, RunResult
 from dosql.errors import InternalError
-from dosql.wire import Params, RunReply
+from dosql.wire.values import Params
 
 T = TypeVar("T")
 T1 = TypeVar("T1")
@@ -91,8 +82,7 @@ class Tenant:
     ) -> list[Any]:
         """All rows of a statement, as dicts or as instances of ``into``."""
         reply = self._send_statement("query", sql, params, idempotency_key)
-        rows = rows_from_json(decode(reply, QueryReply).rows)
-        return rows if into is None else convert_rows(rows, into)
+        return results.all_rows(reply, into)
 
     @overload
     def query_one(
@@ -117,19 +107,14 @@ class Tenant:
     ) -> Any:
         """The first row of a statement, or None if it has none."""
         reply = self._send_statement("queryOne", sql, params, idempotency_key)
-        row = decode(reply, QueryOneReply).row
-        if row is None:
-            return None
-        rows = rows_from_json([row])
-        return rows[0] if into is None else convert_rows(rows, into)[0]
+        return results.first_row(reply, into)
 
     def query_rows(
         self, sql: str, params: Params | None = None, *, idempotency_key: str | None = None
     ) -> Rows:
         """Rows as tuples, with the column names: keeps duplicate names, and names of no rows."""
         reply = self._send_statement("query", sql, params, idempotency_key, arrays=True)
-        table = decode(reply, RowsReply)
-        return table_from_json(table.columns, table.rows)
+        return results.table(reply)
 
     def run(
         self, sql: str, params: Params | None = None, *, idempotency_key: str | None = None
@@ -140,8 +125,7 @@ class Tenant:
         the statement runs once, and every repetition gets the first outcome.
         """
         reply = self._send_statement("run", sql, params, idempotency_key)
-        done = decode(reply, RunReply)
-        return RunResult(done.changes, done.last_insert_rowid)
+        return results.run_result(reply)
 
     @overload
     def batch(

@@ -30,6 +30,7 @@ from tests.support.buckets import (
     s3_credentials,
 )
 from tests.support.faulty_bucket import FaultRates, FaultyBucket
+from tests.support.minio import MinioServer
 
 __all__ = ["moto_url", "s3_credentials"]
 """Fixtures."""
@@ -147,10 +148,14 @@ def test_litestream_restores_what_was_merged_and_swept(tmp_path: Path, seed: int
         assert out.read_bytes() == state.image
 
 
-def test_it_is_the_same_in_a_store_that_speaks_s3(tmp_path: Path, moto_url: str) -> None:
+@pytest.mark.parametrize("store", ["moto", "minio"])
+def test_it_is_the_same_in_a_store_that_speaks_s3(
+    tmp_path: Path, store: str, moto_url: str, minio: MinioServer
+) -> None:
     """Whose times are its own: those of the commits are looked up."""
     now_ms = SystemClock().now_ms()
-    with playing(tmp_path, 4, lambda clock: s3_bucket(moto_url), now_ms) as each:
+    url = moto_url if store == "moto" else minio.url
+    with playing(tmp_path, 4, lambda clock: s3_bucket(url), now_ms) as each:
         for _ in range(12):
             for _ in range(3):
                 each.write()

@@ -5,7 +5,7 @@ Times are RFC 3339 in UTC.
 
 from __future__ import annotations
 
-from dosql.wire import Body
+from dosql.wire.body import Body
 
 
 class SignUp(Body, forbid_unknown_fields=True):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from dosql.errors import InvalidRequestError
 
 _SHAPE = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Bookmark:
+class Bookmark(msgspec.Struct, frozen=True, order=True):
     """Sorts, as a value and as text, in the order of the object's commits."""
 
     txid: int

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class PageSet:
+class PageSet(msgspec.Struct, frozen=True):
     """Applying it to the database file of the state before gives the state after.
 
     To apply: write every page at ``(pgno - 1) * page_size``, then cut or extend the file to
@@ -24,3 +23,24 @@ class PageSet:
     def size_bytes(self) -> int:
         """Bytes of page content."""
         return len(self.pages) * self.page_size
+
+    def filled(self, page_count_before: int) -> PageSet:
+        """The same, with zeros for pages that the database grew by and nobody wrote: a chain of
+        files that lacks them cannot be restored. ``page_count_before``: 0 where the whole
+        database is meant."""
+        lock = lock_page(self.page_size)
+        missing = [
+            pgno
+            for pgno in range(page_count_before + 1, self.commit + 1)
+            if pgno not in self.pages and pgno != lock
+        ]
+        if not missing and lock not in self.pages:
+            return self
+        every = self.pages | dict.fromkeys(missing, bytes(self.page_size))
+        every.pop(lock, None)
+        return PageSet(self.page_size, self.commit, dict(sorted(every.items())))
+
+
+def lock_page(page_size: int) -> int:
+    """The page at offset 1 GiB that SQLite never uses: never in a file, zeros in a database."""
+    return 0x4000_0000 // page_size + 1

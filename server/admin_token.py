@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dosql.clock import Randomness
 from dosql.errors import InvalidRequestError
@@ -13,8 +14,7 @@ FILE_NAME = "admin-token"
 _SECRET_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class AdminToken:
+class AdminToken(msgspec.Struct, frozen=True):
     """The token in force."""
 
     text: str

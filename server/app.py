@@ -11,11 +11,13 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.plugins import PluginProtocol
 
 from server.asgi import ASGIApp
+from server.auth import Auth
 from server.components import Components
-from server.edge import EXPOSED, Direct
+from server.direct import Direct
 from server.guards import json, make_guards, require_role, writer
 from server.openapi import build_document
 from server.replies import answer_error
+from server.reply_headers import EXPOSED
 from server.routes.admin import JSON_ROUTES
 from server.routes.auth import OPEN_ROUTES, ROLE_ROUTES, SESSION_ROUTES, USER_ROUTES
 from server.routes.branches import BRANCH_ROUTES
@@ -43,7 +45,7 @@ class _Application(Litestar):
 
 
 def create_app(
-    components: Components, direct: Direct, *, cors_origins: tuple[str, ...] = ()
+    components: Components, auth: Auth, direct: Direct, cors_origins: tuple[str, ...] = ()
 ) -> Litestar:
     """The application inside the edge. It has the ``direct`` routes too, for browsers."""
     guards = make_guards(components.gate)
@@ -80,7 +82,10 @@ def create_app(
             *(_mounted(f"/{path}", route, below=True) for path, route in direct.below.items()),
             schema_router(lambda: build_document(routes, VERSION)),
         ],
-        dependencies={"components": Provide(lambda: components, sync_to_thread=False)},
+        dependencies={
+            "auth": Provide(lambda: auth, sync_to_thread=False),
+            "components": Provide(lambda: components, sync_to_thread=False),
+        },
         exception_handlers={Exception: answer_error},
         cors_config=_cors(cors_origins),
         openapi_config=None,

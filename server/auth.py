@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dosql.accounts import (
@@ -45,7 +45,8 @@ from dosql.host.sessions import Session, Sessions, User
 from dosql.host.tenant import Tenant
 from dosql.limits import EMAIL_CHARS_MAX, USER_NAME_CHARS_MAX
 from dosql.sqlite.database import Database
-from server.auth_attempts import OF_ACCOUNT, OF_ADDRESS, OF_CLIENT, Keys, LoginLimits
+from server.auth_attempts import LoginLimits
+from server.auth_limits import Attempt, AuthLimits
 from server.auth_passwords import Passwords, check_password
 from server.auth_tickets import Tickets
 from server.client_address import ClientAddress
@@ -67,9 +68,10 @@ class Auth:
         clock: Clock,
         addresses: ClientAddress,
     ) -> None:
+        """``limits``: those of addresses over all tenants."""
         self._sessions = sessions
         self._passwords = passwords
-        self._limits = limits
+        self._limits = AuthLimits(limits, clock)
         self._tickets = tickets
         self._clock = clock
         self._addresses = addresses
@@ -93,23 +95,23 @@ class Auth:
         """
         email, name = checked_email(request.email), checked_name(request.name)
         check_password(request.password)
-        keys: Keys = [((tenant.name, "signup", address), OF_ADDRESS)]
-        self._limits.begin(keys)
+        attempt = Attempt.of_sign_up(tenant, address)
+        await self._limits.begin(attempt, lambda db: login_of(db, 0))
         token = self._sessions.new_token()
         try:
             hashed = await self._passwords.hash(request.password)
 
             def work(db: Database) -> Session:
                 user = create_user(db, name, email, hashed, self._clock.now_ms())
+                self._limits.take_back(db, attempt)
                 return self._sessions.begin(db, tenant, user, token)
 
             session = await in_accounts(tenant, work)
         except ConflictError:
             raise
         except DosqlError:
-            self._limits.gave_up(keys)
+            await self._limits.give_up(attempt)
             raise
-        self._limits.gave_up(keys)
         return self._created(session, token)
 
     async def log_in(self, tenant: Tenant, request: LogIn, address: str) -> SessionCreated:
@@ -121,23 +123,21 @@ class Auth:
             OverloadedError: ``login_overloaded``.
         """
         email = normalized_email(request.email)
-        login = None
-        if _EMAIL.fullmatch(email):
-            login = await in_accounts(tenant, lambda db: find_login(db, email))
-        keys = _login_keys(tenant, email, address)
-        return await self._prove(tenant, login, request.password, keys)
+        find = find_login if _EMAIL.fullmatch(email) else _find_nobody
+        attempt = Attempt.of_login(tenant, email, address)
+        return await self._prove(attempt, lambda db: find(db, email), request.password)
 
     async def _prove(
         self,
-        tenant: Tenant,
-        login: Login | None,
+        attempt: Attempt,
+        find: Callable[[Database], Login | None],
         password: str,
-        keys: Keys,
         new_password: str | None = None,
     ) -> SessionCreated:
         """A session for whoever knows the password; with a new one, all others end."""
+        tenant = attempt.tenant
+        login = await self._limits.begin(attempt, find)
         stored = None if login is None else login.password_hash
-        self._limits.begin(keys)
         rehashed = None
         try:
             proven = await self._passwords.verify(stored, password)
@@ -148,7 +148,7 @@ class Auth:
                 if chosen is not None:
                     rehashed = await self._passwords.hash(chosen)
         except OverloadedError:
-            self._limits.gave_up(keys)
+            await self._limits.give_up(attempt)
             raise
         if not proven or login is None:
             raise _invalid_credentials()
@@ -162,10 +162,11 @@ class Auth:
                 set_password(db, user_id, rehashed, self._clock.now_ms())
             if new_password is not None:
                 self._sessions.end_all(db, user_id)
+            self._limits.forgive(db, attempt)
             return self._sessions.begin(db, tenant, now.user, token)
 
         session = await in_accounts(tenant, work)
-        self._limits.succeeded(keys)
+        self._limits.succeeded(attempt)
         return self._created(session, token)
 
     # --- with one -----------------------------------------------------------------------------
@@ -196,10 +197,12 @@ class Auth:
         Raises: as `log_in`; InvalidRequestError ``invalid_password``.
         """
         check_password(request.new_password)
-        login = await in_accounts(tenant, lambda db: login_of(db, session.user.id))
-        keys = _login_keys(tenant, session.user.email, address)
+        user = session.user
         return await self._prove(
-            tenant, login, request.current_password, keys, request.new_password
+            Attempt.of_login(tenant, user.email, address),
+            lambda db: login_of(db, user.id),
+            request.current_password,
+            request.new_password,
         )
 
     def current(self, session: Session) -> CurrentSession:
@@ -272,9 +275,9 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _login_keys(tenant: Tenant, email: str, address: str) -> Keys:
-    account = (tenant.name, email[:EMAIL_CHARS_MAX])
-    return [((account, address), OF_CLIENT), (account, OF_ACCOUNT), (address, OF_ADDRESS)]
+def _find_nobody(db: Database, email: str) -> None:
+    """What cannot be an address is looked for all the same: a schema without users says so."""
+    find_login(db, "")
 
 
 def _invalid_credentials() -> AuthenticationError:

@@ -1,8 +1,9 @@
-"""Attempts: how often somebody may try to log in.
+"""Attempts: how often somebody may try to log in, and how often one address may, whatever the
+tenant.
 
-An attempt counts as failed from its beginning, so that many at once are not told from many in a
-row. Behind the free ones each must wait longer than the one before. Kept in the memory of the
-node; nothing here knows passwords or tenants.
+The limits of a tenant are in its own database, see `LoginAttempts`. Those here are about one
+address that tries many tenants: in the memory of the node, where they cost no disk, and gone with
+it; what the address has tried at each tenant is not.
 """
 
 from __future__ import annotations
@@ -15,17 +16,8 @@ from typing import Protocol
 
 from dosql.clock import Clock
 from dosql.errors import RateLimitedError
+from dosql.host.login_attempts import Allowance
 from dosql.limits import ATTEMPTS_FORGOTTEN_S, ATTEMPTS_KEPT_MAX
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """What one key may do."""
-
-    free: int
-    """Failures without any delay."""
-    delay_s_max: float
-
 
 OF_CLIENT = Allowance(5, 300.0)
 """One address that tries one account."""
@@ -37,8 +29,17 @@ OF_ADDRESS = Allowance(100, 60.0)
 Keys = Sequence[tuple[Hashable, Allowance]]
 
 
+def too_many_attempts(wait_s: float) -> RateLimitedError:
+    """For who has to wait."""
+    return RateLimitedError(
+        "Too many failed attempts; wait before the next.",
+        code="too_many_attempts",
+        retry_after_s=math.ceil(wait_s),
+    )
+
+
 class LoginLimits(Protocol):
-    """What decides whether a login may be tried."""
+    """What decides whether an address may try."""
 
     def begin(self, keys: Keys) -> None:
         """Count an attempt. Raises RateLimitedError (``too_many_attempts``); not counted then."""
@@ -78,11 +79,7 @@ class Attempts:
         found = [(key, allowance, self._of(key, now)) for key, allowance in keys]
         wait = max((each.next_at - now for _, _, each in found), default=0.0)
         if wait > 0:
-            raise RateLimitedError(
-                "Too many failed attempts; wait before the next.",
-                code="too_many_attempts",
-                retry_after_s=math.ceil(wait),
-            )
+            raise too_many_attempts(wait)
         for key, allowance, failures in found:
             failures.count += 1
             failures.seen_at = now

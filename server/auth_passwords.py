@@ -19,6 +19,7 @@ from dosql.limits import (
     PASSWORD_QUEUE_MAX,
     PASSWORD_THREADS,
 )
+from dosql.sqlite.priority import give_way
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
@@ -45,7 +46,9 @@ class Passwords:
         queue_max: int = PASSWORD_QUEUE_MAX,
     ) -> None:
         self._randomness = randomness
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="dosql-passwords")
+        self._threads = ThreadPoolExecutor(
+            threads, thread_name_prefix="dosql-passwords", initializer=give_way
+        )
         self._pending_max = threads + queue_max
         self._pending = 0
         self._hasher: PasswordHasher | None = None

@@ -9,7 +9,7 @@ import msgspec
 from dosql.clock import iso_from_ms
 from dosql.host.changes import ChangePage
 from dosql.sqlite.change_log import Change, Op
-from dosql.wire import SqlValue, encode_rows
+from dosql.wire.values import SqlValue, encode_rows
 from server.change_requests import ChangeRequest
 
 encode = msgspec.json.Encoder().encode

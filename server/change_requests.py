@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from dosql.errors import InvalidRequestError
 from dosql.limits import CHANGES_PAGE_MAX
-from dosql.wire import INT64_MAX
+from dosql.wire.values import INT64_MAX
 
 OPERATIONS = frozenset({"insert", "update", "delete", "schema"})
 _YES = {"true": True, "1": True, "false": False, "0": False}
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeRequest:
+class ChangeRequest(msgspec.Struct, frozen=True):
     """One subscriber's wishes."""
 
     after: int | None = None

@@ -19,7 +19,7 @@ import msgspec
 from dosql.errors import InvalidRequestError, NotFoundError
 from dosql.host.changes import Changes
 from dosql.host.tenant import Tenant
-from dosql.wire import AcknowledgeChanges, CreateChangeSlot
+from dosql.wire.changes import AcknowledgeChanges, CreateChangeSlot
 from server.asgi import Receive, Scope, Send, read_body, send_json
 from server.auth_streams import (
     check_origin,

@@ -13,7 +13,7 @@ import msgspec
 
 from dosql.errors import DosqlError, InvalidRequestError
 from dosql.host.changes import ChangePage, Changes, Subscription
-from dosql.wire import AcknowledgeChanges
+from dosql.wire.changes import AcknowledgeChanges
 from server.asgi import ClientGone, Receive, Send
 from server.change_bodies import bodies, encode, event_of
 from server.change_requests import ChangeRequest

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+
+import msgspec
 
 from dosql.clock import Clock, Randomness
 from dosql.host.host import Host
+from dosql.host.sessions import Sessions
 from dosql.host.tenant import Tenant
-from server.auth import Auth
+from server.auth_passwords import Passwords
+from server.auth_tickets import Tickets
 from server.auth_watch import Watches
 from server.gate import Gate
 from server.log_writer import LogWriter
 from server.metrics import Metrics
 
 
-@dataclass(frozen=True, slots=True)
-class Components:
+class Components(msgspec.Struct, frozen=True):
     """Everything with an effect; plain numbers are settings."""
 
     host: Host
@@ -27,6 +29,8 @@ class Components:
     log: LogWriter
     closing: asyncio.Event
     """Set when the server begins to shut down: streams end."""
-    auth: Auth
+    sessions: Sessions
+    passwords: Passwords
+    tickets: Tickets
     watches: Watches
     """Streams that end when their principal may not read them any more."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 if TYPE_CHECKING:
     from dosql.host.tenant import Tenant
@@ -15,8 +16,7 @@ UNMATCHED = "unmatched"
 """The route of a request that matched none."""
 
 
-@dataclass(slots=True)
-class RequestContext:
+class RequestContext(msgspec.Struct):
     """Made by the edge, filled in by the gate and the routes, read by the access log."""
 
     request_id: str

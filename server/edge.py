@@ -8,8 +8,7 @@ for every exception.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
 
 from dosql.clock import Clock, Randomness
 from dosql.errors import NotFoundError, RequestError
@@ -20,7 +19,6 @@ from server.asgi import (
     JSON_TYPE,
     ASGIApp,
     ClientGone,
-    Message,
     Receive,
     Scope,
     Send,
@@ -30,98 +28,14 @@ from server.asgi import (
     send_json,
 )
 from server.context import SCOPE_KEY, RequestContext
-from server.error_responses import MethodNotAllowed, error_reply
+from server.direct import Direct
+from server.error_responses import error_reply
 from server.metrics import Metrics
+from server.paths import ADMIN_SEGMENTS, OWN_SEGMENTS, TENANT_PREFIX, take_tenant
 from server.rate_limiter import RateLimiter
+from server.reply_headers import cors_headers, finished
 
 _REQUEST_ID = re.compile(REQUEST_ID_PATTERN.encode(), re.ASCII)
-_COMMON_HEADERS: list[tuple[bytes, bytes]] = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-]
-_API_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_PAGE_POLICY = (
-    b"content-security-policy",
-    b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    b"img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'",
-)
-_API_HEADERS = [*_COMMON_HEADERS, _API_POLICY]
-_PAGE_HEADERS = [*_COMMON_HEADERS, _PAGE_POLICY]
-_APP_HEADERS = [_COMMON_HEADERS[0]]
-"""What a program's own replies get: its pages may be framed, and load what they like."""
-OWN_SEGMENTS = frozenset(
-    {
-        "admin",
-        "api",
-        "auth",
-        "changes",
-        "health",
-        "live",
-        "metrics",
-        "objects",
-        "query",
-        "queryOne",
-        "ready",
-        "rpc",
-        "run",
-        "schema",
-        "t",
-        "transaction",
-        "transactions",
-    }
-)
-"""First segments of the paths that are the server's; all others are the app's, if there is one."""
-TENANT_ROUTES = frozenset(
-    {"api", "auth", "changes", "query", "queryOne", "run", "transaction", "transactions"}
-)
-"""First segments of the paths that also exist below ``/t/{tenant}``."""
-USERS = "/api/v1/users"
-TENANT_PREFIX = "/t/{tenant}"
-ADMIN_SEGMENTS = frozenset({"admin", "metrics"})
-"""First segments of the paths that an admin listener, if there is one, has to itself."""
-EXPOSED = ", ".join(
-    [
-        "Dosql-Bookmark",
-        "Idempotent-Replayed",
-        "RateLimit",
-        "RateLimit-Policy",
-        "Retry-After",
-        "X-RateLimit-Limit",
-        "X-RateLimit-Remaining",
-        "X-RateLimit-Reset",
-        "X-Request-ID",
-    ]
-)
-"""What pages of a listed origin may read of a reply's headers."""
-PAGES = "/schema"
-"""Only below this path are there pages, which load scripts and styles."""
-
-
-@dataclass(frozen=True, slots=True)
-class Direct:
-    """The routes that the edge calls itself, without the framework in between."""
-
-    exact: Mapping[str, ASGIApp]
-    """By path. With a browser's Origin they go through the framework, which has the CORS rules."""
-    below: Mapping[str, ASGIApp] = field(default_factory=dict[str, ASGIApp])
-    """By the first segment of their paths; with Origin the same."""
-    objects: ASGIApp | None = None
-    """Everything below ``/objects/``; an object has its own rules for browsers."""
-    door: ASGIApp | None = None
-    """Every path that is not the server's."""
-    auth: bool = True
-    """Whether the server has routes for users, or leaves them to the app."""
-
-    def is_own(self, path: str) -> bool:
-        """Whether a path with a first segment of the server's is the server's after all. Below
-        ``/api`` an app has all but the users."""
-        if path.startswith("/rpc/"):
-            return path.count("/") >= 4
-        if path.startswith("/auth/") or path == USERS:
-            return self.auth
-        return not path.startswith("/api/")
 
 
 class Edge:
@@ -166,8 +80,8 @@ class Edge:
         scope[SCOPE_KEY] = context
         path: str = scope["path"]
         if path.startswith("/t/"):
-            _take_tenant(scope, context, path)
-        send_out = _finished(send, context, path)
+            take_tenant(scope, context, path)
+        send_out = finished(send, context, path)
         metrics = self._metrics
         metrics.in_progress += 1
         try:
@@ -187,7 +101,7 @@ class Edge:
         except ClientGone:
             pass
         except Exception as exc:
-            await _answer_error(context, exc, scope, send_out, self._cors(headers))
+            await _answer_error(context, exc, scope, send_out, self._cors(headers.get(b"origin")))
         finally:
             metrics.in_progress -= 1
             self._note(context, scope, self._monotonic() - started)
@@ -222,16 +136,10 @@ class Edge:
             raise NotFoundError("Not found")
         await app(scope, receive, send)
 
-    def _cors(self, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        """What lets a page of a listed origin read an error that the framework has not seen."""
-        origin = headers.get(b"origin")
+    def _cors(self, origin: bytes | None) -> list[tuple[bytes, bytes]]:
         if origin is None or origin not in self._cors_origins:
             return []
-        return [
-            (b"access-control-allow-origin", origin),
-            (b"access-control-expose-headers", EXPOSED.encode()),
-            (b"vary", b"Origin"),
-        ]
+        return cors_headers(origin)
 
     def _note(self, context: RequestContext, scope: Scope, seconds: float) -> None:
         method = scope.get("method", "GET")
@@ -271,34 +179,6 @@ class Edge:
         return receive
 
 
-def _finished(send: Send, context: RequestContext, path: str) -> Send:
-    """``send`` that adds to the head of each reply what all have, and notes its status."""
-
-    async def send_out(message: Message) -> None:
-        kind = message["type"]
-        if kind in ("http.response.start", "websocket.http.response.start"):
-            context.status = message["status"]
-            headers = [*message["headers"]]
-            common = _PAGE_HEADERS if path.startswith(PAGES) else _API_HEADERS
-            if context.from_app:
-                headers = [pair for pair in headers if pair[0] != b"x-request-id"]
-                present = {name for name, _ in headers}
-                common = [pair for pair in _APP_HEADERS if pair[0] not in present]
-            message["headers"] = [
-                *headers,
-                *common,
-                *context.extra_headers,
-                (b"x-request-id", context.request_id.encode()),
-            ]
-        elif kind == "websocket.accept":
-            context.status = 101
-        elif kind == "websocket.close" and not context.status:
-            context.status = 403
-        await send(message)
-
-    return send_out
-
-
 async def _answer_error(
     context: RequestContext,
     exc: Exception,
@@ -323,14 +203,6 @@ async def _answer_error(
     await send_json(send, status, body, headers)
 
 
-def _take_tenant(scope: Scope, context: RequestContext, path: str) -> None:
-    """``/t/{tenant}/query`` becomes ``/query``; only routes of tenants have that prefix."""
-    _, _, tenant, rest = path.split("/", 3) if path.count("/") > 2 else ("", "", "", "")
-    if rest.partition("/")[0] in TENANT_ROUTES:
-        context.path_tenant = tenant
-        scope["path"] = "/" + rest
-
-
 def _joined(pairs: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Headers by name; several of one name are joined by a comma (RFC 9110, 5.3)."""
     headers = dict(pairs)
@@ -339,10 +211,3 @@ def _joined(pairs: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         for name, value in pairs:
             headers[name] = headers[name] + b", " + value if name in headers else value
     return headers
-
-
-async def live(scope: Scope, receive: Receive, send: Send) -> None:
-    """``GET /live``: the process answers, whatever else it is busy with."""
-    if scope["method"] != "GET":
-        raise MethodNotAllowed("GET")
-    await send_json(send, 200, b'{"status":"alive"}')

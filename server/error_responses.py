@@ -31,7 +31,7 @@ from dosql.errors import (
     SqlError,
     UnavailableError,
 )
-from dosql.wire import ErrorReply
+from dosql.wire.failure import ErrorReply
 from server.asgi import ClientGone
 from server.context import RequestContext
 

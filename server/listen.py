@@ -6,8 +6,9 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from dosql.errors import ConflictError, InvalidRequestError
 
@@ -15,8 +16,7 @@ _SHAPE = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]
 _BACKLOG = 2_048
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """Host and port; port 0 means any free one."""
 
     host: str
@@ -69,8 +69,7 @@ class Address:
         return listener
 
 
-@dataclass(frozen=True, slots=True)
-class Listens:
+class Listens(msgspec.Struct, frozen=True):
     """Where to listen."""
 
     public: Address

@@ -37,6 +37,7 @@ _GAUGES = {
     "objects_behind": "Objects of which the bucket lacks something.",
     "spool_bytes": "Bytes that wait for the bucket.",
     "bucket_stalled_seconds": "For how long the bucket has not answered; 0: it does.",
+    "objects_refusing_writes": "Objects that refuse writes, because their replies wait for it.",
 }
 
 

@@ -18,18 +18,10 @@ from litestar.openapi.spec import Tag
 from litestar.params import JSONBody
 
 from dosql import accounts, wire
-from dosql.wire import (
-    AcknowledgeChanges,
-    Body,
-    ChangeSlot,
-    ChangeSlots,
-    CreateChangeSlot,
-    ErrorReply,
-    RunReply,
-    SqlRequest,
-    TransactionOpened,
-    TransactionRequest,
-)
+from dosql.wire.body import Body
+from dosql.wire.changes import AcknowledgeChanges, ChangeSlot, ChangeSlots, CreateChangeSlot
+from dosql.wire.failure import ErrorReply
+from dosql.wire.statements import RunReply, SqlRequest, TransactionOpened, TransactionRequest
 from server.openapi_changes import change_paths
 from server.openapi_objects import object_paths
 
@@ -138,7 +130,10 @@ def build_document(handlers: Sequence[Any], version: str) -> bytes:
     app = Litestar(
         routes,
         openapi_config=config,
-        dependencies={"components": Provide(_nothing, sync_to_thread=False)},
+        dependencies={
+            "auth": Provide(lambda: None, sync_to_thread=False),
+            "components": Provide(lambda: None, sync_to_thread=False),
+        },
     )
     document: Json = app.openapi_schema.to_schema()
     paths: Json = document["paths"]
@@ -163,10 +158,6 @@ def _forbid_unknown_fields(schemas: Json) -> None:
     for name, kind in [*vars(wire).items(), *vars(accounts).items()]:
         if name in schemas and kind.__struct_config__.forbid_unknown_fields:
             schemas[name]["additionalProperties"] = False
-
-
-def _nothing() -> None:
-    """These handlers are never called."""
 
 
 def _below_tenant(item: Json) -> Json:

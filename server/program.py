@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from dosql.host.namespace_durability import check_without_bucket
 from dosql.objects.app import App
 from server.app_loader import AppLoader
 from server.asgi import ASGIApp
 from server.components import Components
+from server.direct import Direct
 from server.door import Door
-from server.edge import Direct
 from server.exchange import Answer
 from server.object_routes import FetchRoute, RpcRoute
 from server.reloader import Reloader
@@ -42,6 +43,8 @@ class Program:
         self._settings = settings
         self._loader = AppLoader(target, Path.cwd())
         self.app = self._loader.load()
+        if settings.bucket == "none":
+            check_without_bucket(self.app)
 
     def __str__(self) -> str:
         return f"{self._target} ({', '.join(self.app.registrations) or 'no durable objects'})"

@@ -6,16 +6,15 @@ The parser itself would take headers without end, and wait for them for ever.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Literal, NoReturn
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from dosql.clock import Clock, Randomness
 from dosql.errors import DosqlError, InvalidRequestError, LimitError
-from dosql.wire import ErrorReply
-from server.error_responses import encode_reply
+from server.refusals import refuse
 
 HEAD_BYTES_MAX = 64 * 1024
 """Request line and headers; more than any browser or proxy sends."""
@@ -35,9 +34,6 @@ WRITE_S_MAX = 60.0
 """For how long a client may leave what was written for it unread, from the moment at which
 neither its system nor ours takes more."""
 SWEEP_S = 1.0
-
-_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-_BAD = b"HTTP/1.1 400 Bad Request\r\n"
 
 
 class Protocol(HttpToolsProtocol):
@@ -102,7 +98,7 @@ class Protocol(HttpToolsProtocol):
         if not self._head_ended:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse(_TOO_LARGE, _head_too_large())
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _head_too_large())
 
     @property
     def _is_answered(self) -> bool:
@@ -126,14 +122,14 @@ class Protocol(HttpToolsProtocol):
         self._part, self._head_ended = "body", True
         self._check_headers()
         if self._data_bytes > HEAD_BYTES_MAX and self._size_of_head() > HEAD_BYTES_MAX:
-            self._refuse(_TOO_LARGE, _head_too_large())
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _head_too_large())
             raise ValueError("the head is too large")  # the parser stops
         super().on_headers_complete()
 
     def _check_headers(self) -> None:
         """What the parser lets pass, and two servers in a row might read in two ways."""
         if len(self.headers) > HEADERS_MAX:
-            self._refuse(_TOO_LARGE, _too_many_headers())
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _too_many_headers())
             raise ValueError("there are too many headers")
         assert self.parser is not None  # it calls this
         old = self.parser.get_http_version() == "1.0"
@@ -177,7 +173,7 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What the parser cannot make sense of."""
-        self._refuse(_BAD, InvalidRequestError(msg, code="invalid_http"))
+        self._refuse(HTTPStatus.BAD_REQUEST, InvalidRequestError(msg, code="invalid_http"))
 
     def _should_upgrade(self) -> bool:
         """Without an app there is one route with WebSockets; to all others an upgrade is none."""
@@ -188,18 +184,9 @@ class Protocol(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """An upgrade is ignored, as RFC 9110 has it; that is no news for the log."""
 
-    def _refuse(self, status_line: bytes, error: DosqlError) -> None:
+    def _refuse(self, status: HTTPStatus, error: DosqlError) -> None:
         """Answer outside of any request, and close."""
-        if self.transport.is_closing():
-            return
-        request_id = str(uuid.UUID(bytes=self.randomness.token_bytes(16), version=4))
-        body = encode_reply(ErrorReply(error=error.message, code=error.code, request_id=request_id))
-        head = (
-            b"content-type: application/json\r\ncontent-length: %d\r\n"
-            b"x-request-id: %b\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
-        ) % (len(body), request_id.encode())
-        self.transport.write(status_line + head + body)
-        self.transport.close()
+        refuse(self.transport, status, error, self.randomness)
 
 
 def protocol_class(clock: Clock, randomness: Randomness, *, has_app: bool) -> type[Protocol]:

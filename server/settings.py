@@ -105,6 +105,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     the folder ``bucket`` in the data directory."""
     s3_endpoint: str | None = None
     """``http(s)://host:port`` of a store other than AWS."""
+    accept_catalog_loss: Positive | None = None
+    """Go on with the catalog as the bucket has it, if its newest batch is this one: the refusal
+    ``catalog_incomplete`` tells the number."""
     retention_days: Days = limits.RETENTION_DAYS
     """How far back every object can be restored."""
     l0_retention_hours: Hours = limits.L0_RETENTION_HOURS
@@ -113,6 +116,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """``module:app``: durable object classes of your own."""
     reload: bool = False
     """For development: run a new version of the app when one of its files changes."""
+
+    def body_limit(self, path: str) -> int:
+        """Bytes that the body of a request to this path may have."""
+        if path.startswith("/admin/tenants/") and path.endswith("/import"):
+            return self.database_bytes_max
+        return self.body_bytes_max
 
 
 def load_settings(overrides: Mapping[str, object], environ: Mapping[str, str]) -> Settings:

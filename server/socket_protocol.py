@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, cast
 
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
 from dosql.errors import InvalidRequestError
@@ -35,6 +34,7 @@ from server.frames import (
     encode_close,
     encode_frame,
 )
+from server.handshakes import HandshakeProtocol
 from server.socket_sweep import SocketSweep
 
 TAKE_OVER = "dosql.take_over"
@@ -228,7 +228,7 @@ class SocketProtocol(asyncio.Protocol):
             self.close(CLOSE_RESTART, "The server restarts.")
 
 
-class UpgradeProtocol(WebSocketsSansIOProtocol):
+class UpgradeProtocol(HandshakeProtocol):
     """uvicorn's protocol, until an object takes its socket over."""
 
     socket_server: SocketServer

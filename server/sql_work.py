@@ -20,14 +20,8 @@ from dosql.errors import DosqlError, ForbiddenError, InvalidRequestError, LimitE
 from dosql.limits import IDEMPOTENCY_KEY_CHARS_MAX, TRANSACTION_OPERATIONS_MAX
 from dosql.objects.idempotency import Idempotency, Work
 from dosql.sqlite.database import Database, Rows, RunResult
-from dosql.wire import (
-    Params,
-    RunReply,
-    SqlRequest,
-    TransactionRequest,
-    decode_params,
-    encode_rows,
-)
+from dosql.wire.statements import RunReply, SqlRequest, TransactionRequest
+from dosql.wire.values import Params, decode_params, encode_rows
 from server.error_responses import invalid_body
 
 Kind = Literal["query", "queryOne", "run", "transaction"]

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = {
     "dosql.accounts": 0,
+    "dosql.durability": 0,
     "dosql.errors": 0,
     "dosql.ids": 0,
     "dosql.bookmarks": 0,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dosql.errors import InvalidRequestError
-from dosql.wire import (
+from dosql.wire.values import (
     INT64_MAX,
     INT64_MIN,
     decode_params,

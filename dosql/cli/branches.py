@@ -17,19 +17,17 @@ from dosql.cli.options import (
     Token,
     Url,
     Yes,
+    command_group,
     confirm,
     connect,
 )
 from dosql.cli.output import complain, print_columns, print_json
 from dosql.cli.progress import waiting
 from dosql.errors import NotFoundError
-from dosql.wire import BranchInfo, BranchList, ConflictPolicy, MergeReply, Protection, encode_rows
+from dosql.wire.branches import BranchInfo, BranchList, ConflictPolicy, MergeReply, Protection
+from dosql.wire.values import encode_rows
 
-app = typer.Typer(
-    help="Branches of tenants: create, list, compare, merge, remove.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = command_group("Branches of tenants: create, list, compare, merge, remove.")
 BranchName = Annotated[str, typer.Argument(metavar="BRANCH", help="Name of the branch.")]
 
 

@@ -7,13 +7,9 @@ from typing import Annotated
 
 import typer
 
-from dosql.cli.options import URL_DEFAULT, Token, Url, connect
+from dosql.cli.options import URL_DEFAULT, Token, Url, command_group, connect
 
-app = typer.Typer(
-    help="Change data capture: follow the rows of a tenant.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = command_group("Change data capture: follow the rows of a tenant.")
 
 
 @app.callback()

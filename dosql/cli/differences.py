@@ -6,7 +6,7 @@ from typing import Any
 
 from dosql.cli.formats import literal
 from dosql.cli.output import printable
-from dosql.wire import BranchDiff, MergeReply, SchemaDifference, TableDifference
+from dosql.wire.branches import BranchDiff, MergeReply, SchemaDifference, TableDifference
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 

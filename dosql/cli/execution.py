@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Protocol
 
 from dosql.errors import InvalidRequestError
-from dosql.wire import Params
+from dosql.wire.values import Params
 
 if TYPE_CHECKING:
     from dosql.client import Rows, RunResult

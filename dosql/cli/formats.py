@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import msgspec
 
 from dosql.cli.output import pad, printable, text_width
-from dosql.wire import encode_rows
+from dosql.wire.values import encode_rows
 
 if TYPE_CHECKING:
     from dosql.client import Rows, RunResult

@@ -6,13 +6,11 @@ from typing import Annotated
 
 import typer
 
-from dosql.cli.options import URL_DEFAULT, Json, Token, Url, connect
+from dosql.cli.options import URL_DEFAULT, Json, Token, Url, command_group, connect
 from dosql.cli.output import complain, print_columns, print_json, printable
-from dosql.wire import MigrationReport
+from dosql.wire.migrations import MigrationReport
 
-app = typer.Typer(
-    help="Schema migrations of the tenants.", no_args_is_help=True, rich_markup_mode=None
-)
+app = command_group("Schema migrations of the tenants.")
 
 
 @app.command("status")

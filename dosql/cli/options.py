@@ -35,6 +35,11 @@ Of = Annotated[str, typer.Option("--tenant", metavar="TENANT", help="Name of the
 POINT = "A bookmark, or a time such as 2026-01-31T12:00:00Z."
 
 
+def command_group(help_text: str) -> typer.Typer:
+    """Commands below a common word: ``dosql tenant ls``."""
+    return typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None)
+
+
 def connect(url: str, token: str | None) -> Client:
     """A client for the server; no request is made yet."""
     from dosql.client import Client

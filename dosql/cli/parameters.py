@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from dosql.wire import INT64_MAX, INT64_MIN, Params, SqlValue
+from dosql.wire.values import INT64_MAX, INT64_MIN, Params, SqlValue
 
 _NAMED = re.compile(r"[:@$](\w+)=(.*)", re.DOTALL)
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d*)", re.ASCII)

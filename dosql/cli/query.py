@@ -12,7 +12,7 @@ from dosql.cli.formats import Mode, run_result_text, write_rows
 from dosql.cli.options import POINT, URL_DEFAULT, Json, TenantName, Token, Url, connect
 from dosql.cli.output import complain, print_json
 from dosql.cli.parameters import parse_params
-from dosql.wire import Params
+from dosql.wire.values import Params
 
 if TYPE_CHECKING:
     from dosql.client import RunResult

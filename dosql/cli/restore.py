@@ -19,7 +19,7 @@ from dosql.cli.options import (
 )
 from dosql.cli.output import complain, print_columns, print_json, size_text
 from dosql.cli.progress import waiting
-from dosql.wire import RestoreReply
+from dosql.wire.restores import RestoreReply
 
 
 def restore(

@@ -33,6 +33,10 @@ def serve(
         Flag,
         _flag("--durability", "MODE", "What a reply waits for: local or bucket [default: local]"),
     ] = None,
+    accept_catalog_loss: Annotated[
+        Flag,
+        _flag("--accept-catalog-loss", "N", "Go on with a damaged catalog as the bucket has it"),
+    ] = None,
     max_open: Annotated[Flag, _flag("--max-open", "N", "Objects awake at once")] = None,
     idle_seconds: Annotated[
         Flag, _flag("--idle-seconds", "S", "Seconds after which an object hibernates")
@@ -79,6 +83,7 @@ def serve(
         "bucket": bucket,
         "s3_endpoint": s3_endpoint,
         "durability": durability,
+        "accept_catalog_loss": accept_catalog_loss,
         "max_open": max_open,
         "idle_seconds": idle_seconds,
         "app": app,

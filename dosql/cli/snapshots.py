@@ -6,16 +6,12 @@ from typing import Annotated
 
 import typer
 
-from dosql.cli.options import URL_DEFAULT, Json, Of, Token, Url, connect
+from dosql.cli.options import URL_DEFAULT, Json, Of, Token, Url, command_group, connect
 from dosql.cli.output import complain, print_columns, print_json, printable, size_text
 from dosql.cli.progress import waiting
-from dosql.wire import SnapshotInfo, SnapshotList, VerifyReply
+from dosql.wire.snapshots import SnapshotInfo, SnapshotList, VerifyReply
 
-app = typer.Typer(
-    help="Snapshots in the bucket: make, list, verify, prune.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = command_group("Snapshots in the bucket: make, list, verify, prune.")
 
 
 @app.command("create")

@@ -7,11 +7,15 @@ that simple (``--help``, a misspelt flag) goes through `dosql.cli.serve`.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Mapping, Sequence
 
+from dosql.cli.late_package import enter_late
+
 FLAGS = frozenset(
     {
+        "--accept-catalog-loss",
         "--admin-listen",
         "--app",
         "--base-domain",
@@ -57,10 +61,14 @@ def simple_overrides(arguments: Sequence[str]) -> dict[str, str] | None:
 
 def start(overrides: Mapping[str, str]) -> None:
     """Serve until told to stop. Exits with 1 if the server's packages are not installed."""
+    enter_late("uvicorn")
+    gc.disable()  # what an import makes stays: there is no garbage to look for
     try:
         from server import run
     except ModuleNotFoundError as exc:
         missing = f"{exc.name} is not installed; the server needs: pip install 'dosql[server]'"
         print(f"dosql: {missing}", file=sys.stderr)
         raise SystemExit(1) from None
+    gc.freeze()
+    gc.enable()
     run.serve(overrides)

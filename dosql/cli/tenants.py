@@ -9,17 +9,23 @@ from typing import Annotated
 import typer
 from msgspec import UNSET
 
-from dosql.cli.options import URL_DEFAULT, Json, TenantName, Token, Url, Yes, confirm, connect
+from dosql.cli.options import (
+    URL_DEFAULT,
+    Json,
+    TenantName,
+    Token,
+    Url,
+    Yes,
+    command_group,
+    confirm,
+    connect,
+)
 from dosql.cli.output import complain, print_columns, print_json, size_text
 from dosql.cli.progress import transfer
 from dosql.errors import NotFoundError
-from dosql.wire import TenantInfo
+from dosql.wire.tenants import TenantInfo
 
-app = typer.Typer(
-    help="Tenants: list, create, remove, export, import.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = command_group("Tenants: list, create, remove, export, import.")
 _LINES_AT_ONCE = 500
 """Lines between two alignments of the list; a first page appears while the rest is fetched."""
 

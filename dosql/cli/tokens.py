@@ -8,12 +8,10 @@ from typing import Annotated
 import typer
 
 from dosql.cli.durations import parse_duration
-from dosql.cli.options import URL_DEFAULT, Json, Token, Url, connect
+from dosql.cli.options import URL_DEFAULT, Json, Token, Url, command_group, connect
 from dosql.cli.output import complain, print_columns, print_json
 
-app = typer.Typer(
-    help="Tokens of tenants: create, revoke, inspect.", no_args_is_help=True, rich_markup_mode=None
-)
+app = command_group("Tokens of tenants: create, revoke, inspect.")
 _TOKEN = re.compile(r"dsk_([0-9a-f]{16})_.+", re.ASCII)
 
 TokenId = Annotated[str, typer.Argument(metavar="TOKEN", help="A token, or its id.")]

@@ -57,8 +57,11 @@ class UserQuery:
     """Creation time and id of the last user of the page before."""
 
 
-async def in_accounts(tenant: Tenant, work: Callable[[Database], T]) -> T:
-    """Run ``work`` as one transaction, durable when this returns.
+async def in_accounts(
+    tenant: Tenant, work: Callable[[Database], T], *, confirmed: bool = True
+) -> T:
+    """Run ``work`` as one transaction, durable when this returns. ``confirmed``: see
+    `Instance.call`.
 
     Raises:
         NotFoundError: ``no_accounts``: the tenant's schema has no users or sessions.
@@ -69,7 +72,7 @@ async def in_accounts(tenant: Tenant, work: Callable[[Database], T]) -> T:
             return work(db)
 
     try:
-        return (await tenant.perform(transaction))[0]
+        return (await tenant.perform(transaction, confirmed=confirmed))[0]
     except SqlError as error:
         if error.message.startswith("no such "):
             raise NotFoundError(

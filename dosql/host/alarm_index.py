@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from dosql.host.catalog import CatalogTables
 from dosql.log.records import ObjectKey
-from dosql.wire import SqlValue
+from dosql.wire.values import SqlValue
 
 _DUE = "SELECT alarm_at_ms, namespace, id, incarnation, name FROM objects"
 

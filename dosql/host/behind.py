@@ -1,60 +1,22 @@
 """Behind: which objects the bucket may lack something of, so that a restart knows.
 
-The commit log says so as long as it holds their commits; when it is cut, or the server stops, an
-empty file per object takes over.
+The commit log says so as long as it holds their commits; when it is cut, or the server stops, a
+marker per object takes over. To look at one that is marked in vain does no harm.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable
 from pathlib import Path
 
+from dosql.host.key_markers import KeyMarkers
 from dosql.log.disk import Disk
 from dosql.log.records import ObjectKey
 
-_SUFFIX = ".sqlite"
 
-
-class Behind:
-    """The markers in one directory. Blocking, and safe from any thread."""
+class Behind(KeyMarkers):
+    """The markers in one directory."""
 
     def __init__(self, directory: Path, disk: Disk) -> None:
-        self._directory = directory
-        self._disk = disk
-        self._lock = threading.Lock()
+        super().__init__(directory, disk)
         self.tails: dict[ObjectKey, int] = {}
         """Newest batch that the commit log had of an object at the start."""
-        self._keys = {
-            key
-            for path in directory.iterdir()
-            if (key := ObjectKey.from_filename(path.name + _SUFFIX)) is not None
-        }
-
-    def all(self) -> list[ObjectKey]:
-        """Those that are marked."""
-        with self._lock:
-            return list(self._keys)
-
-    def __contains__(self, key: ObjectKey) -> bool:
-        return key in self._keys
-
-    def add(self, keys: Iterable[ObjectKey]) -> None:
-        """Mark them; durable when this returns."""
-        with self._lock:
-            fresh = [key for key in keys if key not in self._keys]
-            for key in fresh:
-                self._disk.open(self._path(key), create=True).close()
-            if fresh:
-                self._disk.sync_dir(self._directory)
-                self._keys.update(fresh)
-
-    def remove(self, key: ObjectKey) -> None:
-        """The bucket has caught up with the object. Not durable: to look again does no harm."""
-        with self._lock:
-            if key in self._keys:
-                self._disk.unlink(self._path(key))
-                self._keys.discard(key)
-
-    def _path(self, key: ObjectKey) -> Path:
-        return self._directory / key.filename.removesuffix(_SUFFIX)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from dosql.errors import ConflictError
-from dosql.host.catalog import Catalog
+from dosql.host.catalog import Arrival, Catalog
 from dosql.host.catalog_rows import Entry
 from dosql.log.records import ObjectKey
 from dosql.objects.instance import Instance
-from dosql.wire import SqlValue
+from dosql.wire.values import SqlValue
 
 _COLUMNS = (
     "SELECT b.name, b.incarnation, b.parent, b.parent_id, b.parent_incarnation, b.parent_txid,"
@@ -38,8 +38,10 @@ class BranchRow:
 class BranchCatalog(Catalog):
     """The catalog of the tenants, with their branches. `load` it before its use."""
 
-    def __init__(self, namespace: str, instance: Callable[[], Instance]) -> None:
-        super().__init__(namespace, instance)
+    def __init__(
+        self, namespace: str, instance: Callable[[], Instance], arrival: Arrival | None = None
+    ) -> None:
+        super().__init__(namespace, instance, arrival)
         self._needed: dict[ObjectKey, frozenset[int]] = {}
 
     def load(self) -> None:

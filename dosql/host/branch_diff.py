@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import apsw
 
-from dosql.wire import RowDifference, SchemaDifference, SqlValue, TableDifference, encode_rows
+from dosql.wire.branches import RowDifference, SchemaDifference, TableDifference
+from dosql.wire.values import SqlValue, encode_rows
 
 Change = Literal["added", "removed", "changed"]
 CHANGES: dict[str, Change] = {"INSERT": "added", "DELETE": "removed", "UPDATE": "changed"}

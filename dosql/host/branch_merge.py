@@ -23,8 +23,10 @@ from dosql.host.branch_diff import (
     shadows_of,
     tables_of,
 )
+from dosql.sqlite.changesets import apply_changeset
 from dosql.sqlite.database import Database
-from dosql.wire import ConflictPolicy, MergeConflict, SqlValue
+from dosql.wire.branches import ConflictPolicy, MergeConflict
+from dosql.wire.values import SqlValue
 
 _CONFLICTS_MAX = 1_000
 Reason = Literal["changed", "missing", "exists", "constraint", "foreign_key"]
@@ -196,7 +198,7 @@ class Merger:
 
         for each in apsw.Changeset.iter(self._changeset):
             _count(outcome, each.op, 1)
-        db.apply_changeset(self._changeset, on_conflict)
+        apply_changeset(db, self._changeset, on_conflict)
         for table, key in revived:
             columns = self._columns[table]
             names = [quoted(name) for name, _ in columns]

@@ -7,6 +7,7 @@ files of its own.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from dosql.bookmarks import Bookmark
@@ -23,7 +24,7 @@ from dosql.host.time_travel import TimeTravel
 from dosql.log.records import ObjectKey
 from dosql.objects.instance import Instance
 from dosql.points import Point, parse_point
-from dosql.wire import BranchDiff, BranchInfo, ConflictPolicy, MergeReply
+from dosql.wire.branches import BranchDiff, BranchInfo, ConflictPolicy, MergeReply
 
 ROWS_MAX = 1_000
 """Rows of a table that a comparison tells; it counts all."""
@@ -82,9 +83,14 @@ class Branches:
             if tenants.entry(parent).key != key:
                 raise ConflictError("The tenant was replaced meanwhile.")
             if state.txid:
-                await travel.on_thread(lambda: self._cold.link(entry.key, key, state.txid))
+                await travel.on_thread(partial(self._link, entry.key, key, state.txid))
             await self._catalog.put_branch(entry, row)
+            await travel.on_thread(partial(tenants.orphans.settled, entry.key))
         return _info(row)
+
+    def _link(self, key: ObjectKey, parent: ObjectKey, txid: int) -> None:
+        self._tenants.orphans.coming(key)
+        self._cold.link(key, parent, txid)
 
     async def _newest(self, key: ObjectKey) -> int:
         txid = self._tenants.awake.txid(key)
@@ -158,7 +164,7 @@ class Branches:
         right = await self._now(name)
         states = self._travel.copies(left, right)
         async with states as (left_path, right_path):
-            found: Comparison = await self._tenants.awake.on_file_thread(
+            found: Comparison = await self._tenants.file_threads.run(
                 lambda: compare(left_path, right_path, rows_max=rows_max)
             )
         return BranchDiff(
@@ -198,7 +204,7 @@ class Branches:
         base, right = (row.parent_key, row.parent_txid), await self._now(name)
         async with self._travel.copies(base, right) as (base_path, branch_path):
             merger = Merger(conflicts, dry_run=dry_run)
-            await self._tenants.awake.on_file_thread(lambda: merger.read(base_path, branch_path))
+            await self._tenants.file_threads.run(lambda: merger.read(base_path, branch_path))
 
             async def work(instance: Instance) -> MergeOutcome:
                 await instance.number_commits()

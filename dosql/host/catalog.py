@@ -7,7 +7,7 @@ end in ``_nowait`` at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from dosql.errors import DosqlError
 from dosql.host.catalog_rows import (
@@ -23,7 +23,7 @@ from dosql.ids import IdFactory
 from dosql.log.records import ObjectKey
 from dosql.objects.instance import Instance
 from dosql.sqlite.database import Database
-from dosql.wire import Params, SqlValue
+from dosql.wire.values import Params, SqlValue
 
 __all__ = [
     "CATALOG_KEY",
@@ -50,19 +50,30 @@ _USE = "UPDATE objects SET last_used_at_ms = ?, size_bytes = ?, schema_version =
 _TOKEN = "SELECT id, hash, name, access, created_at_ms, expires_at_ms FROM tokens"
 
 
-class CatalogTables:
-    """The catalog's database. ``instance`` gives it, or raises UnavailableError."""
+Arrival = Callable[[int], Awaitable[None]]
+"""Returns when the catalog's batch of this TXID is where it must be beside the log."""
 
-    def __init__(self, instance: Callable[[], Instance]) -> None:
+
+class CatalogTables:
+    """The catalog's database. ``instance`` gives it, or raises UnavailableError; ``arrival``: what
+    its commits must reach beside the log to be durable here; None: nothing."""
+
+    def __init__(self, instance: Callable[[], Instance], arrival: Arrival | None = None) -> None:
         self._instance = instance
+        self._arrival = arrival
 
     async def durable(self) -> None:
         """Return when everything that was read so far is durable.
 
         Raises UnavailableError or OutcomeUnknownError if it is not to be.
         """
-        instance = self._instance()
-        await instance.durable(instance.bookmark.txid)
+        await self._durable(self._instance())
+
+    async def _durable(self, instance: Instance) -> None:
+        txid = instance.bookmark.txid
+        await instance.durable(txid)
+        if self._arrival is not None:
+            await self._arrival(txid)
 
     def _read(self, sql: str, params: Params) -> list[tuple[SqlValue, ...]]:
         instance = self._instance()
@@ -86,15 +97,16 @@ class CatalogTables:
         return instance
 
     async def _write(self, statements: list[tuple[str, Params]]) -> None:
-        instance = self._write_nowait(statements)
-        await instance.durable(instance.bookmark.txid)
+        await self._durable(self._write_nowait(statements))
 
 
 class Catalog(CatalogTables):
     """The objects and tokens of one namespace."""
 
-    def __init__(self, namespace: str, instance: Callable[[], Instance]) -> None:
-        super().__init__(instance)
+    def __init__(
+        self, namespace: str, instance: Callable[[], Instance], arrival: Arrival | None = None
+    ) -> None:
+        super().__init__(instance, arrival)
         self._namespace = namespace
 
     # --- objects ------------------------------------------------------------------------------
@@ -130,6 +142,16 @@ class Catalog(CatalogTables):
             assert isinstance(name, str)
             found.append(name)
         return found
+
+    def knows(self, key: ObjectKey) -> bool:
+        """Whether there is this life of an object, in any namespace; costs as `namespaces`."""
+        return any(
+            self._read(
+                "SELECT 1 FROM objects WHERE namespace = ? AND id = ? AND incarnation = ?",
+                (namespace, key.id, key.incarnation),
+            )
+            for namespace in self.namespaces()
+        )
 
     async def put(self, entry: ObjectEntry) -> None:
         """Add the object, or give it a new life."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dosql.log.records import ObjectKey
 from dosql.sqlite.migrations import Migration
-from dosql.wire import SqlValue
+from dosql.wire.values import SqlValue
 
 _SCHEMA = """
 CREATE TABLE objects(

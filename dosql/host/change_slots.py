@@ -12,7 +12,7 @@ from dosql.errors import ConflictError, InvalidRequestError, LimitError, NotFoun
 from dosql.limits import CHANGE_SLOT_NAME_PATTERN, CHANGE_SLOTS_MAX
 from dosql.sqlite.change_log import ChangeLog
 from dosql.sqlite.database import Database, Row
-from dosql.wire import ChangeSlot, ChangeSlots
+from dosql.wire.changes import ChangeSlot, ChangeSlots
 
 _NAME = re.compile(CHANGE_SLOT_NAME_PATTERN, re.ASCII)
 _SELECT = "SELECT name, acked, created_at_ms, acked_at_ms FROM _dosql_changes_slots"

@@ -31,7 +31,7 @@ from dosql.log.records import ObjectKey
 from dosql.sqlite.capture import start_capture
 from dosql.sqlite.change_log import Change, ChangeLog, Retention, changes_in
 from dosql.sqlite.database import Database, Row
-from dosql.wire import ChangeSlot, ChangeSlots
+from dosql.wire.changes import ChangeSlot, ChangeSlots
 
 if TYPE_CHECKING:
     from dosql.host.tenant import Tenant

@@ -1,66 +1,33 @@
-"""ColdTier: the bucket's side of the host: what is brought from there, and what goes there.
-
-Whether an object's file can be used is decided when it is opened, one of three ways: *trust* what
-is on the disk, *complete* the bucket from it, or *restore* it from the bucket. Never guessed: what
-another server has taken over is void here, and what the bucket never got is never replaced by
-something older.
-"""
+"""ColdTier: the bucket's side of the host: all that goes there, and what is known of it."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from dosql.clock import Clock, Timers
-from dosql.errors import CorruptError, DosqlError, UnavailableError
+from dosql.durability import Durability
+from dosql.errors import DosqlError
 from dosql.host.behind import Behind
+from dosql.host.cold_settings import ColdTierSettings
 from dosql.host.compaction import Compaction
+from dosql.host.file_threads import FileThreads
 from dosql.host.object_files import Copy
+from dosql.host.retrieval import Retrieval
 from dosql.host.seeds import Seeds
+from dosql.host.takeover import Takeover, moved
 from dosql.limits import REPLICA_DRAIN_S
 from dosql.log.disk import Disk
 from dosql.log.node_log import NodeLog
-from dosql.log.position import position_path, write_position
 from dosql.log.records import Drop, ObjectKey, Record
-from dosql.log.redo import damaged_path, remove_wal
-from dosql.replica.bucket import Bucket
-from dosql.replica.history import check_database, write_state
-from dosql.replica.image_file import ImageFile, make_image
-from dosql.replica.layout import Layout
-from dosql.replica.link import Link, read_link, write_link
-from dosql.replica.plan import FileInfo
-from dosql.replica.replica import Fenced, Head, Replica
-from dosql.replica.retention import RetentionSettings
+from dosql.replica.image_file import ImageFile, make_raw_image
+from dosql.replica.link import Link, write_link
 from dosql.replica.shipment import Shipment
 from dosql.replica.shipper import ReplicationStatistics, Shipper
 
 _log = logging.getLogger("dosql.host")
-Durability = Literal["local", "bucket"]
-_FENCE_ATTEMPTS = 100
-"""To take an object over from a server that writes to it at this moment."""
-
-
-@dataclass(frozen=True, slots=True)
-class ColdTierSettings:
-    """Where copies go, and whether replies wait for them."""
-
-    bucket: Bucket
-    prefix: str = "objects/"
-    """What all keys begin with."""
-    directory: bool = False
-    """Whether the bucket is a directory of this machine: then files lie where Litestream looks
-    for them in one."""
-    durability: Durability = "local"
-    url_options: str = ""
-    """What Litestream needs behind the URL of a replica, from the ``?`` on."""
-    retention: RetentionSettings = field(default_factory=RetentionSettings)
-    """For how long states can be restored."""
 
 
 class ColdTier:
@@ -78,30 +45,20 @@ class ColdTier:
         disk: Disk,
         clock: Clock,
         timers: Timers,
-        file_threads: Executor,
+        file_threads: FileThreads,
     ) -> None:
         self.settings = settings
         self._behind = behind
         self._catalog = catalog
         self._scratch = scratch
-        self._log = log
-        self._disk = disk
         self._clock = clock
-        self._file_threads = file_threads
-        self._epoch = epoch
-        self._fresh: set[ObjectKey] = set()
-        self._verified: set[ObjectKey] = set()
-        self._voided: set[ObjectKey] = set()
-        self._suspect: set[ObjectKey] = set()
-        """Objects in whose files SQLite found damage."""
-        self._brought: dict[ObjectKey, int] = {}
-        """What `bring` found in the bucket, until the object is awake."""
+        self._threads = file_threads
         self._images = 0
         self._in_vain = False
         """The bucket was waited for at the end, and did not answer."""
-        self.replaced = False
-        """Another server has taken over the catalog, and with it everything."""
         self.copy: Callable[[ObjectKey, Path], Awaitable[Copy | None]] = _no_copies
+        self.catalog_durability: Durability = "local"
+        """How the catalog is sent, whoever opens it."""
         self.on_void: Callable[[ObjectKey, DosqlError], None] = lambda key, error: None
         """An object's local state is void: whoever has it open must let go of it."""
         self.shipper = Shipper(
@@ -110,12 +67,21 @@ class ColdTier:
             directory=settings.directory,
             epoch=epoch,
             clock=clock,
-            paced=settings.durability == "local",
             catalog=catalog,
             make_image=self._make_image,
             on_fenced=self._fenced,
         )
         self.shipper.on_shipped = self._shipped
+        self.retrieval = Retrieval(
+            settings,
+            self.shipper,
+            Takeover(clock, epoch),
+            behind=behind,
+            catalog=catalog,
+            scratch=scratch,
+            log=log,
+            disk=disk,
+        )
         self.compaction = Compaction(
             self.shipper,
             scratch=scratch,
@@ -124,199 +90,20 @@ class ColdTier:
             retention=settings.retention,
         )
 
-    # --- opening: blocking --------------------------------------------------------------------
-
-    def expect_new(self, key: ObjectKey) -> None:
-        """The key was made a moment ago: the bucket need not be asked for it."""
-        self._fresh.add(key)
-
-    def is_void(self, key: ObjectKey) -> bool:
-        """Whether what the disk has of the object is to be replaced."""
-        return key in self._voided
-
-    def broke(self, key: ObjectKey, error: DosqlError) -> bool:
-        """The object failed. Whether the next opening looks for damage in its file, which it had
-        no reason to do before."""
-        if error.code != CorruptError.default_code or key in self._suspect:
-            return False
-        self._suspect.add(key)
-        return True
-
-    def _is_whole(self, key: ObjectKey, path: Path) -> bool:
-        """Blocking: look for damage. SQL can provoke the error without any."""
-        remove_wal(self._disk, path)
-        try:
-            check_database(path)
-        except DosqlError as error:
-            _log.error("object %s is damaged: %s", key.id.hex(), error)
-            return False
-        self._suspect.discard(key)
-        return True
-
-    def bring(self, key: ObjectKey, path: Path, txid: int) -> int | None:
-        """See to it that the file is the one to use, before it is opened. ``txid``: what it
-        holds, 0 if it is missing. What the file now holds if it was brought from the bucket; None:
-        it is as it was.
-
-        Raises:
-            UnavailableError: the bucket must be asked, and cannot be; or another server has taken
-                everything over.
-        """
-        if self.replaced:
-            raise _moved("Another server has taken over this bucket.")
-        if key in self._fresh and txid == 0:
-            self._fresh.discard(key)
-            self._brought[key] = 0
-            return None
-        usable = txid > 0 and path.exists() and not damaged_path(path).exists()
-        usable = usable and key not in self._voided
-        usable = usable and (key not in self._suspect or self._is_whole(key, path))
-        waits = self.settings.durability == "bucket"
-        if usable and (not waits or key in self._verified):
-            return None
-        replica = self.shipper.replica(key)
-        files = None if usable else replica.files()  # all that a restore needs to know
-        head = replica.head(near=txid - 1) if files is None else replica.head_of(files)
-        own = head is not None and self.shipper.is_own(head.epoch)
-        void = key in self._voided or (head is not None and not own)
-        if not usable and not void and self._may_lack(key, txid, head):
-            raise self._incomplete(key)
-        if head is None:
-            origin = None if usable else read_link(replica)
-            if origin is not None:
-                return self._begin_branch(key, path, origin)
-            self._brought[key] = 0
-            self._verified.add(key)
-            return None
-        if usable and own and head.txid <= txid:
-            self._verified.add(key)
-            self._brought[key] = head.txid
-            return None
-        if not usable and own and key not in self._voided and head.txid < txid:
-            return None  # the bucket has less than was acknowledged: an operator must decide
-        return self._restore(key, path, replica, head, files)
-
-    def _restore(
-        self,
-        key: ObjectKey,
-        path: Path,
-        replica: Replica,
-        head: Head,
-        files: list[FileInfo] | None,
-    ) -> int:
-        """Replace the file with what the bucket has, and make the object ours."""
-        _log.info("object %s is restored from the bucket", key.id.hex())
-        temporary = self._scratch / f"restore-{key.filename}"
-        try:
-            state = self._fetch(replica, temporary, files=files)
-            if not self.shipper.is_own(head.epoch) or head.txid != state.txid:
-                try:
-                    state = self._fence(replica, state)
-                except Fenced:  # somebody writes: end that first, then fetch what came of it
-                    state = self._take_over(replica, state)
-                    self._fetch(replica, temporary, state.txid)
-            txid = state.txid
-            self._place(key, temporary, path, txid)
-        finally:
-            temporary.unlink(missing_ok=True)
-        self._behind.remove(key)
-        self._voided.discard(key)
-        self._suspect.discard(key)
-        self._verified.add(key)
-        self._brought[key] = txid
-        return txid
+    # --- files: blocking ----------------------------------------------------------------------
 
     def link(self, key: ObjectKey, parent: ObjectKey, txid: int) -> None:
-        """Blocking: the object, which nobody has written yet, begins as ``parent`` was after this
-        batch."""
+        """The object, which nobody has written yet, begins as ``parent`` was after this batch."""
         path = self.shipper.replica(parent).layout.prefix
         write_link(self.shipper.replica(key), Link(path, txid))
 
-    def _begin_branch(self, key: ObjectKey, path: Path, link: Link) -> int:
-        """Build what a branch begins as out of its parent's files."""
-        parent = Replica(self.settings.bucket, Layout(link.path, self.settings.directory))
-        temporary = self._scratch / f"branch-{key.filename}"
-        try:
-            write_state(parent, link.txid, temporary)
-            check_database(temporary)
-            self._place(key, temporary, path, 1)
-        finally:
-            temporary.unlink(missing_ok=True)
-        if self.settings.durability == "bucket":
-            self._brought[key] = 0
-        self._verified.add(key)
-        return 1
-
-    def _may_lack(self, key: ObjectKey, txid: int, head: Head | None) -> bool:
-        """Whether something was acknowledged that the bucket may not have. ``txid``: what the
-        file is known to hold. A newer head of ours is a restore: what the log had was void."""
-        if key not in self._behind:
-            return False
-        tail = max(self._behind.tails.get(key, 0), txid)
-        return tail == 0 or head is None or head.txid < tail
-
-    def _incomplete(self, key: ObjectKey) -> DosqlError:
-        """The file is of no use, and the bucket may lack what was acknowledged."""
-        shipment = self.shipper.find(key)
-        if shipment is not None and shipment.is_moving:
-            return UnavailableError(
-                "The bucket is being completed, to restore the object from it.",
-                code="object_recovering",
-                retry_after_s=1,
-            )
-        return CorruptError(
-            "This object's stored data is damaged, and the bucket may lack its newest commits."
-        )
-
-    def _fetch(
-        self,
-        replica: Replica,
-        target: Path,
-        txid: int | None = None,
-        files: list[FileInfo] | None = None,
-    ) -> Head:
-        """The database as of ``txid``, or the newest; its state as a head of nobody's."""
-        with target.open("w+b") as out:
-            image = replica.write_image(out, txid, files=files)
-        check_database(target)
-        return Head(image.txid, 0, image.page_size, image.page_count, image.timestamp_ms)
-
-    def _fence(self, replica: Replica, head: Head) -> Head:
-        return replica.fence(head, timestamp_ms=self._clock.now_ms(), epoch=self._epoch)
-
-    def _take_over(self, replica: Replica, head: Head) -> Head:
-        """Fence a writer that is at work, which may be faster now and then."""
-        for _ in range(_FENCE_ATTEMPTS):
-            head = replica.head(near=head.txid) or head
-            with contextlib.suppress(Fenced):
-                return self._fence(replica, head)
-        raise _moved("Another server writes to the object all the time.")
-
-    def _place(self, key: ObjectKey, source: Path, path: Path, txid: int) -> None:
-        """Put the file where the object's is. A crash on the way leaves an object that is marked
-        as damaged, which is restored again: without the mark, a redo could mix the old life's
-        commits, which the log may still hold, into the new file."""
-        disk = self._disk
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for durable in (source, damaged_path(path)):
-            file = disk.open(durable, create=durable != source)
-            try:
-                file.sync()
-            finally:
-                file.close()
-        disk.sync_dir(path.parent)
-        disk.unlink(position_path(path))
-        disk.sync_dir(path.parent)
-        remove_wal(disk, path)
-        disk.rename(source, path)
-        disk.sync_dir(path.parent)
-        write_position(disk, path, txid, since=self._log.next_sequence())
-        disk.unlink(damaged_path(path))
-        disk.sync_dir(path.parent)
-        self._log.checkpointed(key, 1 << 62, self._log.position())
+    def lacks(self, key: ObjectKey) -> None:
+        """The bucket has nothing of the object yet, and the commit log does not say so. Durable
+        when this returns."""
+        self._behind.add([key])
 
     def cut(self, key: ObjectKey, txid: int) -> None:
-        """Blocking: the commit log is about to forget what it has of the object up to ``txid``."""
+        """The commit log is about to forget what it has of the object up to ``txid``."""
         shipment = self.shipper.find(key)
         if shipment is not None and (shipment.shipped_txid or 0) < txid:
             self._behind.add([key])
@@ -342,26 +129,44 @@ class ColdTier:
 
     # --- awake objects ------------------------------------------------------------------------
 
-    def woke(self, key: ObjectKey, txid: int) -> Shipment | None:
+    def woke(self, key: ObjectKey, txid: int, durability: Durability) -> Shipment | None:
         """The object was opened and holds ``txid``. What its replies wait for beside the log;
-        None: nothing."""
-        brought = self._brought.pop(key, None)
+        None: nothing. Nobody waits for the catalog itself: see `catalog_reached`."""
+        found = self.retrieval.found(key)
         shipment = self.shipper.find(key)
         if shipment is not None:
             shipment.rests = False
-        if shipment is None and brought is not None:
-            shipment = self.shipper.shipment(key, brought)
-        if self.settings.durability == "local":
+        if shipment is None and found is not None:
+            shipment = self.shipper.shipment(key, found)
+        if key == self._catalog:
+            durability = self.catalog_durability
+            if shipment is None:  # the bucket did not answer
+                shipment = self.shipper.shipment(key)
+                shipment.start(txid)
+        if durability == "local":
+            if shipment is not None:
+                shipment.hurry(False)
             return None
         shipment = shipment or self.shipper.shipment(key)
+        shipment.hurry()
         if shipment.shipped_txid != txid:
             shipment.start(txid)
-        return shipment
+        return None if key == self._catalog else shipment
+
+    async def catalog_reached(self, txid: int) -> None:
+        """Return when the catalog's batch ``txid`` is in the bucket.
+
+        Raises:
+            OutcomeUnknownError: ``bucket_unavailable``: that takes too long.
+            DosqlError: it never will be.
+        """
+        await self.shipper.catalog_reached(txid)
 
     def placed(self, key: ObjectKey, txid: int) -> None:
         """The file of a new object was put in its place, past the commit log."""
-        self._file_threads.submit(self._behind.add, [key])
-        self.shipper.shipment(key, 0).start(txid)
+        shipment = self.shipper.shipment(key, 0)
+        shipment.hurry(self.settings.durability == "bucket")
+        shipment.start(txid)
 
     def slept(self, key: ObjectKey) -> None:
         """The object went to sleep."""
@@ -379,16 +184,13 @@ class ColdTier:
         if shipment.last is not None:
             self.compaction.shipped(shipment.key, shipment.last)
         if not shipment.is_behind and shipment.key in self._behind:
-            self._file_threads.submit(self._behind.remove, shipment.key)
+            self._threads.submit(self._behind.remove, shipment.key)
 
     def _fenced(self, key: ObjectKey) -> None:
         _log.error("object %s was taken over by another server", key.id.hex())
         self.compaction.forget(key)
-        self._voided.add(key)
-        self._verified.discard(key)
-        if key == self._catalog:
-            self.replaced = True
-        self.on_void(key, _moved("Another server has taken the object over."))
+        self.retrieval.void(key)
+        self.on_void(key, moved("Another server has taken the object over."))
 
     async def _make_image(self, key: ObjectKey, min_txid: int) -> ImageFile | None:
         self._images += 1
@@ -397,16 +199,19 @@ class ColdTier:
         if copy is None:
             return None
         target = copy.path.with_suffix(".ltx")
+        shipment = self.shipper.find(key)
+        made_ms = None if shipment is None else shipment.time_of(copy.txid)
+        at_ms = self._clock.now_ms() if made_ms is None else made_ms
         try:
             return await self.shipper.on_thread(
-                lambda: make_image(
+                lambda: make_raw_image(
                     copy.path,
                     target,
                     page_size=copy.page_size,
                     min_txid=min_txid,
                     txid=copy.txid,
-                    timestamp_ms=self._clock.now_ms(),
-                    epoch=self._epoch,
+                    timestamp_ms=at_ms,
+                    epoch=self.shipper.epoch,
                 )
             )
         except BaseException:
@@ -417,9 +222,29 @@ class ColdTier:
 
     # --- the whole ----------------------------------------------------------------------------
 
-    def start(self, seeds: Seeds, txid_of: Callable[[ObjectKey], int]) -> None:
-        """Send what an earlier run did not. ``txid_of``: what the file of an object holds."""
-        self.shipper.appended([Drop(key) for key in seeds.dropped])
+    async def complete(self, key: ObjectKey, seeds: Seeds) -> bool:
+        """Send what the commit log had of an object whose file is of no use, so that it can be
+        restored. False: it had not all that the bucket lacks.
+
+        Raises UnavailableError, OutcomeUnknownError: the bucket does not answer.
+        """
+        batches = seeds.batches.get(key, [])
+        if not batches:
+            return False
+        replica = self.shipper.replica(key)
+        head = await self.shipper.on_thread(replica.head)
+        if head is None or not head.txid < batches[-1].txid or head.txid + 1 < batches[0].txid:
+            return False
+        shipment = self.shipper.shipment(key)
+        self.shipper.appended(batches)
+        await shipment.reached(batches[-1].txid)
+        return True
+
+    def start(
+        self, seeds: Seeds, txid_of: Callable[[ObjectKey], int], durability: Durability
+    ) -> None:
+        """Send what an earlier run did not, as if all were of this mode. ``txid_of``: what the
+        file of an object holds."""
         for key in self._behind.all():
             try:
                 txid = txid_of(key)
@@ -429,23 +254,27 @@ class ColdTier:
             if not txid and not batches:
                 continue
             shipment = self.shipper.shipment(key)
+            shipment.hurry(durability == "bucket")
             for batch in batches:
                 self.shipper.appended([batch])
             shipment.start(txid)
+        self.shipper.appended([Drop(key) for key in seeds.dropped])
 
     def statistics(self) -> ReplicationStatistics:
         """How far the bucket is behind."""
         return self.shipper.statistics()
 
+    def refusing(self) -> int:
+        """How many objects refuse writes, because their replies wait for the bucket."""
+        return len(self.shipper.refusals().keys() - {self._catalog})
+
     def check(self) -> None:
-        """Raises UnavailableError if nothing can be served: another server has everything, or
-        writes wait for a bucket that does not answer."""
-        if self.replaced:
-            raise _moved("Another server has taken over this bucket.")
+        """Raises UnavailableError if next to nothing can be served: another server has everything,
+        or the server's own mode is that writes wait for the bucket, which does not answer."""
+        self.retrieval.check()
         if self.settings.durability == "bucket":
-            refusal = self.shipper.refusal()
-            if refusal is not None:
-                raise refusal
+            for refusal in self.shipper.refusals().values():
+                raise refusal.renewed()
 
     async def drain(self) -> None:
         """Wait a moment for the bucket to have everything, and note what it lacks."""
@@ -453,18 +282,12 @@ class ColdTier:
         self._in_vain = bool(left)
         if left:
             _log.warning("the bucket lacks commits of %d objects; a restart sends them", len(left))
-            await asyncio.get_running_loop().run_in_executor(
-                self._file_threads, self._behind.add, left
-            )
+            await self._threads.run(partial(self._behind.add, left))
 
     async def close(self) -> None:
         """Stop; what is behind is noted."""
         await self.compaction.close()
         await self.shipper.close()
-
-
-def _moved(message: str) -> UnavailableError:
-    return UnavailableError(message, code="object_moved", retry_after_s=1)
 
 
 async def _no_copies(key: ObjectKey, target: Path) -> Copy | None:

@@ -9,6 +9,7 @@
     scratch/      exports and imports under way; emptied at the start
     bucket/       the copy of everything, unless another bucket is chosen
     behind/       an empty file for each object of which the bucket lacks something
+    orphans/      an empty file for each object that may have files though the catalog has it not
     epoch         who writes to the bucket: this directory, and how often it was started
 """
 
@@ -64,6 +65,13 @@ class DataDirectory:
     def behind(self) -> Path:
         """Created if it is missing."""
         path = self.root / "behind"
+        path.mkdir(mode=0o700, exist_ok=True)
+        return path
+
+    @property
+    def orphans(self) -> Path:
+        """Created if it is missing."""
+        path = self.root / "orphans"
         path.mkdir(mode=0o700, exist_ok=True)
         return path
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from dosql.durability import Durability
 from dosql.log.group_commit import Flush
 from dosql.log.records import ObjectKey
 from dosql.objects.ground import Ground
@@ -57,8 +58,8 @@ class Grounds(Protocol):
 
     leaving: Leaving
 
-    async def ground(self, key: ObjectKey) -> Ground:
-        """The object's ground, woken if need be.
+    async def ground(self, key: ObjectKey, durability: Durability) -> Ground:
+        """The object's ground, woken if need be; ``durability``: what its replies wait for.
 
         Raises:
             CorruptError: its stored bytes are damaged.

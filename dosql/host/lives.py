@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -16,6 +17,7 @@ from dosql.errors import ObjectResetError, UnavailableError
 from dosql.host.arrivals import Arrivals
 from dosql.host.catalog import Catalog
 from dosql.host.grounds import Grounds
+from dosql.host.namespace_durability import NamespaceDurability
 from dosql.host.resident import Resident
 from dosql.ids import ObjectId
 from dosql.log.group_commit import Flush
@@ -42,6 +44,7 @@ class Lives:
         grounds: Grounds,
         *,
         catalog: Callable[[str], Catalog],
+        durability: NamespaceDurability,
         add_record: Callable[[Record], Flush],
         make_sockets: Callable[[Address], Sockets],
         clock: Clock,
@@ -50,6 +53,7 @@ class Lives:
     ) -> None:
         self._grounds = grounds
         self._catalog_of = catalog
+        self._durability = durability
         self._add_record = add_record
         self._make_sockets = make_sockets
         self._clock = clock
@@ -59,7 +63,7 @@ class Lives:
         self._by_id: dict[bytes, Resident] = {}
         self._ceasing: dict[ObjectKey, Resident] = {}
         self._arrivals: dict[bytes, Arrivals[Resident]] = {}
-        self._wakes: set[asyncio.Task[None]] = set()
+        self._wakes: set[asyncio.Task[Resident]] = set()
         self._sockets: WeakValueDictionary[bytes, Sockets] = WeakValueDictionary()
         self._registrations: Mapping[str, Registration] = {}
         self._env: Any = None
@@ -109,28 +113,35 @@ class Lives:
             DosqlError: it could not be woken; ObjectError: its constructor failed.
         """
         raw = address.id.raw
-        while True:
-            arrivals = self._arrivals.get(raw)
-            if arrivals is None:
-                resident = self._by_id.get(raw)
-                if resident is not None and resident.is_alive:
-                    self._grounds.used(resident.key)
-                    return resident
-                arrivals = self._arrivals[raw] = Arrivals()
-                task = asyncio.get_running_loop().create_task(self._bring_up(address, arrivals))
-                self._wakes.add(task)
-                task.add_done_callback(self._wakes.discard)
-            resident = await arrivals.wait()
-            if resident.is_alive:
+        arrivals = self._arrivals.get(raw)
+        if arrivals is None:
+            resident = self._by_id.get(raw)
+            if resident is not None and resident.is_alive:
+                self._grounds.used(resident.key)
                 return resident
-            await asyncio.sleep(0)  # the first who went on had it reset; those arrivals are over
-
-    async def _bring_up(self, address: Address, arrivals: Arrivals[Resident]) -> None:
+            arrivals = self._arrivals[raw] = Arrivals(partial(self._begin_wake, address))
         try:
-            await arrivals.resolve(self._wake(address))
+            return await arrivals.wait()
         finally:
-            # Behind those who are about to go on; see `Arrivals`.
-            asyncio.get_running_loop().call_soon(self._arrivals.pop, address.id.raw, None)
+            self._forget_arrivals(raw)
+
+    def _begin_wake(self, address: Address) -> asyncio.Task[Resident]:
+        task = asyncio.get_running_loop().create_task(self._wake(address))
+        self._wakes.add(task)
+
+        def ended(_: asyncio.Task[Resident]) -> None:
+            self._wakes.discard(task)
+            if not task.cancelled():
+                task.exception()  # who wanted it may have gone
+            self._forget_arrivals(address.id.raw)
+
+        task.add_done_callback(ended)
+        return task
+
+    def _forget_arrivals(self, raw: bytes) -> None:
+        arrivals = self._arrivals.get(raw)
+        if arrivals is not None and arrivals.is_over:
+            del self._arrivals[raw]
 
     async def _wake(self, address: Address) -> Resident:
         await self._gate.wait()
@@ -149,7 +160,7 @@ class Lives:
         id = address.id
         if id.name is None and entry is not None:
             id = ObjectId(id.raw, entry.name)
-        ground = await self._grounds.ground(key)
+        ground = await self._grounds.ground(key, self._durability.of(address.namespace))
         wrote = ground.bookmark.txid != ground.durable_txid
         resident = Resident(
             id,

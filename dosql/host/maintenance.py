@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from dosql.errors import DosqlError
 from dosql.host.awake import AwakeObjects
+from dosql.host.file_threads import FileThreads
+from dosql.host.file_upkeep import FileUpkeep
 from dosql.host.memory import return_free_memory
 from dosql.limits import WAL_BYTES_MAX
 from dosql.log.node_log import NodeLog
@@ -28,10 +30,19 @@ class Maintenance:
     """Started by the host; `flushed` is its hook after every flush."""
 
     def __init__(
-        self, awake: AwakeObjects, log: NodeLog, *, log_bytes_max: int, idle_s: float
+        self,
+        awake: AwakeObjects,
+        upkeep: FileUpkeep,
+        log: NodeLog,
+        file_threads: FileThreads,
+        *,
+        log_bytes_max: int,
+        idle_s: float,
     ) -> None:
         self._awake = awake
+        self._upkeep = upkeep
         self._log = log
+        self._threads = file_threads
         self._log_bytes_max = log_bytes_max
         self._idle_s = idle_s
         self._checkpoints: dict[Instance, asyncio.Task[None]] = {}
@@ -68,7 +79,7 @@ class Maintenance:
 
     async def _checkpoint(self, instance: Instance) -> None:
         try:
-            await self._awake.checkpoint(instance)
+            await self._upkeep.checkpoint(instance)
         except (DosqlError, InstanceClosed):
             _log.debug("a checkpoint was put off", exc_info=True)
         finally:
@@ -80,8 +91,8 @@ class Maintenance:
             while self._log.size_bytes > self._log_bytes_max // 2 and not self._closed:
                 keys = self._log.oldest_keys()
                 for key in keys:
-                    await self._awake.make_durable(key)
-                await self._awake.on_file_thread(self._log.cut)
+                    await self._upkeep.make_durable(key)
+                await self._threads.run(self._log.cut)
                 if not keys:
                     break
             await self._prepare_spare()
@@ -92,7 +103,7 @@ class Maintenance:
 
     async def _prepare_spare(self) -> None:
         try:
-            await self._awake.on_file_thread(self._log.prepare_spare)
+            await self._threads.run(self._log.prepare_spare)
         except OSError:
             _log.warning("no spare log segment could be prepared", exc_info=True)
 
@@ -108,7 +119,7 @@ class Maintenance:
                     evictions != trimmed and len(self._awake) <= _FEW
                 ):
                     trimmed = evictions
-                    await self._awake.on_file_thread(return_free_memory)
+                    await self._threads.run(return_free_memory)
                 self.on_sweep()
             except Exception:
                 _log.exception("idle objects could not be put to sleep")

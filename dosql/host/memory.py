@@ -7,7 +7,6 @@ would cost 160 MB for ever. Only glibc is known to do so, and only it is asked.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from functools import cache
 
@@ -21,6 +20,8 @@ def return_free_memory() -> None:
 
 @cache
 def _malloc_trim() -> Callable[[int], int] | None:
+    import ctypes  # only now: a start would wait for it, and few nodes ever trim
+
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError, TypeError):  # not glibc

@@ -10,7 +10,7 @@ from dosql.host.stub import Stub
 from dosql.ids import IdFactory, ObjectId
 from dosql.limits import OBJECT_NAME_BYTES_MAX
 from dosql.objects.durable_object import DurableObject
-from dosql.wire import ObjectPage
+from dosql.wire.objects import ObjectPage
 
 if TYPE_CHECKING:
     from dosql.host.objects import Objects

@@ -12,12 +12,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dosql.clock import Clock
+from dosql.durability import Durability
 from dosql.errors import CorruptError
 from dosql.host.catalog import CATALOG_KEY
 from dosql.host.changes import ChangeSettings
+from dosql.host.retrieval import Retrieval
 from dosql.limits import SERVER_TABLES
 from dosql.log.disk import Disk
 from dosql.log.node_log import NodeLog
@@ -27,9 +28,6 @@ from dosql.log.redo import Redo, damaged_path, database_path, remove_database, r
 from dosql.sqlite.capture import resume_capture, start_capture
 from dosql.sqlite.database import Database, DatabaseLimits
 from dosql.sqlite.migrations import Migration, apply_migrations
-
-if TYPE_CHECKING:
-    from dosql.host.cold_tier import ColdTier
 
 _log = logging.getLogger("dosql.host")
 
@@ -72,7 +70,12 @@ class ObjectFiles:
         self._limits = limits
         self._vfs = vfs
         self._distrusted: set[ObjectKey] = set()
-        self.cold: ColdTier | None = None
+        self.retrieval: Retrieval | None = None
+        """Decides what is used, where there is a bucket."""
+        self.on_cut: Callable[[ObjectKey, int], None] = lambda key, txid: None
+        """Called on a thread: the commit log is about to forget what it has of the object."""
+        self.on_removed: Callable[[ObjectKey], None] = lambda key: None
+        """Called on a thread: nothing is left here of an object that has ceased to exist."""
         self.on_open: Callable[[Database, ObjectKey], None] = _nothing
         """Called on a thread with the open database of an object that has no schema of ours; what
         it commits is logged as that of migrations is."""
@@ -117,28 +120,28 @@ class ObjectFiles:
     # --- file work ----------------------------------------------------------------------------
 
     def open(
-        self, key: ObjectKey, migrations: tuple[Migration, ...] | None
+        self, key: ObjectKey, migrations: tuple[Migration, ...] | None, durability: Durability
     ) -> tuple[Path, Database, int]:
         """The database, with its schema up to date, and what its file holds. ``migrations``:
-        None leaves the schema as it is.
+        None leaves the schema as it is; ``durability``: what the object's replies will wait for.
 
         Raises:
             CorruptError: the file is damaged or missing.
             MigrationError: the schema could not be brought up to date.
         """
         try:
-            return self._open(key, migrations)
+            return self._open(key, migrations, durability)
         except CorruptError as error:
-            if self.cold is None or not self.cold.broke(key, error):
+            if self.retrieval is None or not self.retrieval.broke(key, error):
                 raise
-            return self._open(key, migrations)
+            return self._open(key, migrations, durability)
 
     def _open(
-        self, key: ObjectKey, migrations: tuple[Migration, ...] | None
+        self, key: ObjectKey, migrations: tuple[Migration, ...] | None, durability: Durability
     ) -> tuple[Path, Database, int]:
         path = database_path(self._objects, key)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        if self.cold is None or not self._bring(self.cold, key, path):
+        if self.retrieval is None or not self._bring(self.retrieval, key, path, durability):
             if damaged_path(path).exists():
                 raise CorruptError("This object's stored data is damaged; it must be restored.")
             if key in self._distrusted:
@@ -178,9 +181,11 @@ class ObjectFiles:
         if settings.always and key != CATALOG_KEY:
             start_capture(db, self._clock, settings.retention, incarnation=life)
 
-    def _bring(self, cold: ColdTier, key: ObjectKey, path: Path) -> bool:
+    def _bring(
+        self, retrieval: Retrieval, key: ObjectKey, path: Path, durability: Durability
+    ) -> bool:
         """Whether the file was brought from the bucket."""
-        if key in self._distrusted and not cold.is_void(key):
+        if key in self._distrusted and not retrieval.is_void(key):
             try:
                 self.redo(key)
             except CorruptError:
@@ -189,7 +194,7 @@ class ObjectFiles:
             txid = self.txid(key)
         except CorruptError:
             txid = 0
-        if cold.bring(key, path, txid) is None:
+        if retrieval.bring(key, path, txid, durability) is None:
             return False
         self.forget(key)
         return True
@@ -199,6 +204,7 @@ class ObjectFiles:
         path = database_path(self._objects, key)
         if remove_database(self._disk, path):
             self._disk.sync_dir(path.parent)
+        self.on_removed(key)
 
     def copy(self, key: ObjectKey, target: Path) -> Copy | None:
         """Copy the file of a sleeping object; None: there is none that could be used."""
@@ -255,6 +261,5 @@ class ObjectFiles:
                 file.close()
             if self._unsynced.get(key) == txid:
                 del self._unsynced[key]
-        if self.cold is not None:
-            self.cold.cut(key, txid)
+        self.on_cut(key, txid)
         self._log.checkpointed(key, txid, position)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dosql.clock import Clock, Randomness, Timers, iso_from_ms
+from dosql.durability import Durability
 from dosql.errors import NotFoundError
 from dosql.fetch import Request, Response
 from dosql.host.alarm_clock import AlarmClock
@@ -17,6 +18,7 @@ from dosql.host.catalog import Catalog, Entry
 from dosql.host.grounds import Grounds
 from dosql.host.lives import Address, Lives
 from dosql.host.namespace import Namespace
+from dosql.host.namespace_durability import NamespaceDurability
 from dosql.host.resident import Resident
 from dosql.host.tenant import Done
 from dosql.ids import ObjectId
@@ -31,7 +33,7 @@ from dosql.objects.idempotency import Idempotency
 from dosql.objects.instance import InstanceClosed
 from dosql.objects.rpc import RpcMethod, RpcMethods
 from dosql.objects.sockets import Sockets
-from dosql.wire import ObjectInfo, ObjectPage
+from dosql.wire.objects import ObjectInfo, ObjectPage
 
 T = TypeVar("T")
 _log = logging.getLogger("dosql.host")
@@ -54,13 +56,17 @@ class Objects:
         clock: Clock,
         timers: Timers,
         randomness: Randomness,
+        durability: NamespaceDurability | None = None,
     ) -> None:
+        """``durability``: which mode each namespace has; None: it makes no difference."""
         self._clock = clock
         self._randomness = randomness
         self._catalog_of = catalog
+        self._durability = durability or NamespaceDurability()
         self._lives = Lives(
             grounds,
             catalog=catalog,
+            durability=self._durability,
             add_record=add_record,
             make_sockets=self._make_sockets,
             clock=clock,
@@ -76,6 +82,7 @@ class Objects:
         self._use(app)
 
     def _use(self, app: App) -> None:
+        self._durability.use(app)
         self._namespaces = {
             name: Namespace(self, name, self._randomness) for name in app.registrations
         }
@@ -132,9 +139,10 @@ class Objects:
         entries = self._catalog_of(namespace).page(prefix, cursor or "", limit + 1)
         page = entries[:limit]
         more = len(entries) > limit
-        return ObjectPage([self._info(each) for each in page], page[-1].name if more else None)
+        infos = [self._info(each, self._durability.of(namespace)) for each in page]
+        return ObjectPage(infos, page[-1].name if more else None)
 
-    def _info(self, entry: Entry) -> ObjectInfo:
+    def _info(self, entry: Entry, durability: Durability) -> ObjectInfo:
         id = ObjectId(entry.key.id, entry.name)
         resident = self._lives.find(id)
         last_used, size = entry.last_used_at_ms, entry.size_bytes
@@ -150,6 +158,7 @@ class Objects:
             size_bytes=size,
             state="hibernated" if resident is None else "awake",
             sockets=self._lives.open_sockets(id),
+            durability=durability,
         )
 
     # --- events -------------------------------------------------------------------------------
@@ -206,7 +215,7 @@ class Objects:
                     connection.begin(event)
                     started()
                     return
-                resident = await self._lives.of(address)
+            resident = await self._lives.of(address)  # behind the calls that came before
             try:
                 await resident.life.socket_event(connection, event, started)
             except InstanceClosed:

@@ -17,7 +17,7 @@ from dosql.host.tenants import Tenants
 from dosql.host.time_travel import TimeTravel
 
 if TYPE_CHECKING:
-    from dosql.host.host import HostSettings
+    from dosql.host.host_settings import HostSettings
 
 
 class Past:

@@ -67,9 +67,9 @@ class Resident:
             before_commit=self._before_commit,
             on_end=self._ended,
         )
-        entries = KeyValueStore(self.activation)
+        entries = KeyValueStore(self.activation.access)
         alarms = AlarmStore(
-            self.activation, clock, has_handler=lambda: hasattr(registration.cls, "alarm")
+            self.activation.access, clock, has_handler=lambda: hasattr(registration.cls, "alarm")
         )
         self._earliest = EarliestAlarm(
             alarms, entry.alarm_at_ms if entry is not None else None, self._note_alarm
@@ -80,7 +80,7 @@ class Resident:
         storage = ObjectStorage(
             self.activation,
             entries=entries,
-            sql=Sql(self.activation),
+            sql=Sql(self.activation.access),
             alarms=Alarms(alarms, clock),
             alarm_store=alarms,
         )

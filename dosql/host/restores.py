@@ -15,7 +15,7 @@ from dosql.log.records import ObjectKey
 from dosql.objects.instance import Instance
 from dosql.points import parse_point
 from dosql.sqlite.change_log import Retention
-from dosql.wire import RestoreReply
+from dosql.wire.restores import RestoreReply
 
 
 class Restores:
@@ -96,7 +96,7 @@ class Restores:
                 migrations=migrations,
             )
 
-        await self._tenants.awake.on_file_thread(prepare)
+        await self._tenants.file_threads.run(prepare)
         await instance.run_on_thread(
             lambda db: replace_state(db, path, key, clock=clock, retention=retention),
             instance.statement_s,

@@ -10,7 +10,7 @@ from dosql.host.catalog import Catalog, Entry
 from dosql.host.tenants import Tenants
 from dosql.host.usage import Usage
 from dosql.sqlite.migrations import Migration
-from dosql.wire import MigrationReport, MigrationState, RunMigrations
+from dosql.wire.migrations import MigrationReport, MigrationState, RunMigrations
 
 _PAGE = 1_000
 

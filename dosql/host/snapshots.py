@@ -17,7 +17,7 @@ from dosql.replica.image_file import make_image
 from dosql.replica.plan import SNAPSHOT_LEVEL, FileInfo, restore_plan
 from dosql.replica.replica import Replica
 from dosql.replica.verification import Report, verify
-from dosql.wire import DamagedFile, PruneReply, SnapshotInfo, VerifyReply
+from dosql.wire.snapshots import DamagedFile, PruneReply, SnapshotInfo, VerifyReply
 
 
 class Snapshots:

@@ -20,24 +20,21 @@ from dosql.errors import (
     UnavailableError,
 )
 from dosql.host import transfer
-from dosql.host.awake import AwakeObjects
 from dosql.host.catalog import Catalog, Entry
-from dosql.host.data_directory import DataDirectory
+from dosql.host.host_settings import HostSettings
 from dosql.host.names import check_tenant_name
+from dosql.host.node import Node
 from dosql.host.tenant import Tenant
 from dosql.host.transactions import OpenTransactions
 from dosql.host.usage import Usage
 from dosql.ids import IdFactory
 from dosql.log.disk import Disk
-from dosql.log.group_commit import GroupCommit
 from dosql.log.records import Drop, ObjectKey
 from dosql.log.redo import database_path
 from dosql.objects.instance import Instance, InstanceClosed
-from dosql.wire import TenantInfo, TenantPage
+from dosql.wire.tenants import TenantInfo, TenantPage
 
 if TYPE_CHECKING:
-    from dosql.host.cold_tier import ColdTier
-    from dosql.host.host import HostSettings
     from dosql.host.past import Past
 
 NAMESPACE = "tenant-database"
@@ -53,30 +50,31 @@ class Tenants:
     def __init__(
         self,
         catalog: Catalog,
-        awake: AwakeObjects,
-        commits: GroupCommit,
+        node: Node,
         usage: Usage,
         *,
         settings: HostSettings,
-        directory: DataDirectory,
         clock: Clock,
         randomness: Randomness,
         disk: Disk,
         on_removed: Callable[[], None],
     ) -> None:
-        self.awake = awake
+        self.awake = node.awake
+        self.file_threads = node.file_threads
+        self.cold = node.cold
         self.clock = clock
         self.randomness = randomness
         self.settings = settings
         self._catalog = catalog
-        self._commits = commits
+        self._commits = node.commits
+        self._upkeep = node.upkeep
+        self.orphans = node.orphans
+        self._directory = node.directory
         self._usage = usage
-        self._directory = directory
         self._disk = disk
         self._on_removed = on_removed
         self.on_durable: Callable[[ObjectKey], None] = lambda _: None
         """Called when commits of a tenant became durable, and when its life has ended."""
-        self.cold: ColdTier | None = None
         self.past: Callable[[], Past] = _no_past
         """What is kept of the past; raises if nothing is."""
         self.on_gone: Callable[[ObjectKey], None] = lambda _: None
@@ -129,7 +127,9 @@ class Tenants:
         if entry is None or entry.key != tenant.key:
             raise _not_found()
         await self._catalog.durable()  # else the tenant could vanish under an acknowledged write
-        instance = await self.awake.get(tenant.key, self.settings.migrations)
+        instance = await self.awake.get(
+            tenant.key, self.settings.migrations, self.settings.durability
+        )
         instance.on_durable = partial(self.on_durable, tenant.key)
         self._usage.woke(tenant.key, tenant.name)
         return instance
@@ -207,6 +207,7 @@ class Tenants:
             size_bytes=use.size_bytes if use else entry.size_bytes,
             txid=self.awake.txid(entry.key) if txid is None else txid,
             state="hibernated" if instance is None else "awake",
+            durability=self.settings.durability,
         )
 
     async def delete(self, name: str) -> None:
@@ -233,9 +234,8 @@ class Tenants:
         self.on_gone(entry.key)
         await dropped.wait()
         await self.awake.discard(entry.key)  # a call that was on its way may have woken it
-        self.awake.forget(entry.key)
         try:
-            await self.awake.remove_files(entry.key)
+            await self._upkeep.remove(entry.key)
         except DosqlError as error:
             raise OutcomeUnknownError(
                 "The tenant is gone, but not all of its files could be removed."
@@ -260,7 +260,7 @@ class Tenants:
                 instance.checkpoint()
                 transfer.copy_database(instance.path, target)
 
-            await self.awake.on_file_thread(copy)
+            await self.file_threads.run(copy)
         except InstanceClosed:
             raise UnavailableError("The object went to sleep; try again.") from None
         except BaseException:
@@ -299,7 +299,7 @@ class Tenants:
             prepared = transfer.Import(
                 path, target, self._disk, self.clock, self.settings.migrations, txid
             )
-            await self.awake.on_file_thread(prepared.run)
+            await self.file_threads.run(partial(self._put_in_place, entry.key, prepared))
             entry = replace(
                 entry,
                 created_at_ms=old.created_at_ms if old else entry.created_at_ms,
@@ -313,8 +313,23 @@ class Tenants:
                 await self.awake.discard(old.key)
                 self._catalog.put_nowait(entry)
                 await self._remove(old)
-            self.awake.placed(entry.key, txid)
+            await self.file_threads.run(partial(self._settle, entry.key))
+            if self.cold is not None:
+                self.cold.placed(entry.key, txid)
         return self._info(entry, txid)
+
+    def _put_in_place(self, key: ObjectKey, prepared: transfer.Import) -> None:
+        self.orphans.coming(key)
+        try:
+            prepared.run()
+        except BaseException:
+            self.orphans.settled(key)
+            raise
+
+    def _settle(self, key: ObjectKey) -> None:
+        if self.cold is not None:
+            self.cold.lacks(key)
+        self.orphans.settled(key)
 
     async def close(self) -> None:
         """Refuse new calls and roll back what is open."""

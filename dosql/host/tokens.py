@@ -15,7 +15,7 @@ from typing import Literal
 from dosql.clock import Clock, Randomness, iso_from_ms
 from dosql.errors import InvalidRequestError, NotFoundError
 from dosql.host.catalog import Catalog, TokenEntry
-from dosql.wire import TokenCreated, TokenInfo
+from dosql.wire.tokens import TokenCreated, TokenInfo
 
 _TOKEN = re.compile(r"dsk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}", re.ASCII)
 _EXPIRES_IN_S_MAX = 100 * 365 * 24 * 3600

@@ -10,11 +10,12 @@ from pathlib import Path
 import apsw
 
 from dosql.clock import Clock
-from dosql.errors import DosqlError, InvalidRequestError
+from dosql.errors import DosqlError, ForbiddenError, InvalidRequestError
 from dosql.log.disk import Disk
 from dosql.log.position import write_position
 from dosql.log.redo import remove_database
 from dosql.sqlite.database import Database
+from dosql.sqlite.imported import check_imported
 from dosql.sqlite.migrations import Migration, apply_migrations
 
 _MAGIC = b"SQLite format 3\0"
@@ -56,7 +57,8 @@ class Import:
         """On a thread. On any error nothing is left of the file.
 
         Raises:
-            InvalidRequestError: ``invalid_database``.
+            InvalidRequestError: ``invalid_database``: damaged, or with something in its schema
+                that tenants' SQL could not have made.
             MigrationError: the migrations do not go together with its schema.
         """
         try:
@@ -101,6 +103,7 @@ class Import:
             raise _invalid(f"The database cannot be opened: {error.message}") from None
         try:
             db.set_deadline(None)
+            self._check_schema(db)
             apply_migrations(db, self._migrations, now_ms=self._clock.now_ms())
             db.checkpoint()
             self.size_bytes = db.size_bytes
@@ -108,6 +111,14 @@ class Import:
             db.close()
         for suffix in ("-wal", "-shm", "-journal"):
             self._disk.unlink(self._source.with_name(self._source.name + suffix))
+
+    def _check_schema(self, db: Database) -> None:
+        try:
+            check_imported(db, self._clock)
+        except ForbiddenError as error:
+            raise _invalid(f"The database cannot be imported: {error.message}.") from None
+        except DosqlError as error:
+            raise _invalid(f"The database cannot be read: {error.message}") from None
 
 
 def _invalid(message: str) -> InvalidRequestError:

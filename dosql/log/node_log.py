@@ -16,29 +16,16 @@ The log knows keys, page numbers and bytes; not SQLite, names or the event loop.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from dosql.clock import Randomness
 from dosql.limits import LOG_SEGMENT_BYTES
 from dosql.log.disk import Disk, DiskFile
-from dosql.log.records import (
-    ALIGNMENT,
-    GROUP_HEADER_BYTES,
-    MAGIC,
-    Batch,
-    DamagedBatch,
-    DamagedGroupError,
-    Found,
-    ObjectKey,
-    Record,
-    decode_body,
-    decode_group_header,
-    encode_group,
-)
-from dosql.log.segments import Manifest, Segment, SegmentFiles, damaged
+from dosql.log.records import Batch, Found, ObjectKey, Record, encode_group
+from dosql.log.segment_reader import Group, SegmentReader
+from dosql.log.segments import Manifest, Segment, SegmentFiles
 
 
 class CommitLog(Protocol):
@@ -60,17 +47,6 @@ class LogWriteError(Exception):
         super().__init__(str(cause))
         self.errno = cause.errno if isinstance(cause, OSError) else None
         self.settled = settled
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    sequence: int
-    end: int
-    """Offset of the next group."""
-    records: list[Found]
-
-    def numbered(self) -> Iterator[tuple[int, Found]]:
-        return ((self.sequence, record) for record in self.records)
 
 
 class NodeLog:
@@ -97,6 +73,9 @@ class NodeLog:
         self._failed = False
         self._in_log: dict[ObjectKey, tuple[int, int]] = {}
         """Key to (first segment needed, newest txid), for every object the log still covers."""
+        self.before_cut: Callable[[], None] = lambda: None
+        """Called before records are forgotten, all of which were said to be appended: for what
+        still depends on them. What it raises keeps them."""
         self.groups = 0
         """Groups made durable since the start: one sync each."""
         manifest = self._files.read_manifest()
@@ -141,7 +120,7 @@ class NodeLog:
             file = self._files.open(segment)
             try:
                 end, sequence = 0, segment.first_sequence
-                newest: _Group | None = None
+                newest: Group | None = None
                 for group in self._groups(file, segment, segment.end):
                     if newest is not None:  # durable, because another one follows
                         yield from newest.numbered()
@@ -180,62 +159,8 @@ class NodeLog:
                     file.close()
         return [batch for batch in found if batch.txid > after_txid]
 
-    def _groups(self, file: DiskFile, segment: Segment, end: int | None) -> Iterator[_Group]:
-        """The groups of a segment up to ``end``, or, where that is not known, up to a torn one."""
-        offset, sequence, size = 0, segment.first_sequence, file.size()
-        while offset < (size if end is None else end):
-            group = self._read_group(file, offset, sequence, sealed=end is not None)
-            if group is None:
-                if end is not None:
-                    raise damaged(f"segment {segment.number} cannot be read at byte {offset}")
-                self._refuse_groups_behind(file, offset, sequence, segment)
-                return
-            yield group
-            offset = group.end
-            sequence += 1
-
-    def _read_group(
-        self, file: DiskFile, offset: int, sequence: int, *, sealed: bool
-    ) -> _Group | None:
-        """The group ``sequence`` at ``offset``; None if it is not there, or not whole.
-
-        With a damaged page in it, it still counts if it is known to have been durable: because
-        the segment is sealed behind it, or because the next group stands behind it.
-        """
-        header = decode_group_header(file.pread(GROUP_HEADER_BYTES, offset))
-        if header is None or header.sequence != sequence or header.log_id != self._manifest.log_id:
-            return None
-        try:
-            records = decode_body(
-                header, file.pread(header.body_bytes, offset + GROUP_HEADER_BYTES)
-            )
-        except DamagedGroupError:
-            return None
-        end = offset + header.padded_bytes
-        if any(isinstance(record, DamagedBatch) for record in records) and not sealed:
-            follower = decode_group_header(file.pread(GROUP_HEADER_BYTES, end))
-            if follower is None or follower.sequence != sequence + 1:
-                return None
-        return _Group(sequence, end, records)
-
-    def _refuse_groups_behind(
-        self, file: DiskFile, offset: int, sequence: int, segment: Segment
-    ) -> None:
-        """Raise if a newer group lies behind ``offset``: then what is there was durable."""
-        rest = file.pread(file.size() - offset, offset)
-        at = rest.find(MAGIC)
-        while at >= 0:
-            header = decode_group_header(rest, at) if at % ALIGNMENT == 0 else None
-            if (
-                header is not None
-                and header.log_id == self._manifest.log_id
-                and header.sequence > sequence
-            ):
-                raise damaged(
-                    f"segment {segment.number} cannot be read at byte {offset}, "
-                    f"though commits follow at byte {offset + at}"
-                )
-            at = rest.find(MAGIC, at + 1)
+    def _groups(self, file: DiskFile, segment: Segment, end: int | None) -> Iterator[Group]:
+        return SegmentReader(file, segment, self._manifest.log_id).groups(end)
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -338,6 +263,7 @@ class NodeLog:
             old = [each for each in self._manifest.segments[:-1] if each.number < needed]
             if not old:
                 return
+            self.before_cut()
             kept = tuple(each for each in self._manifest.segments if each.number >= needed)
             manifest = Manifest(self._manifest.log_id, kept)
             self._files.write_manifest(manifest)

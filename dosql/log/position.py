@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dosql.errors import CorruptError
 from dosql.log.disk import Disk
@@ -20,8 +21,7 @@ _CRC = struct.Struct("<I")
 _SLOT_BYTES = 64
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
+class Position(msgspec.Struct, frozen=True, order=True):
     """What a file durably holds."""
 
     txid: int = 0

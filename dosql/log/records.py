@@ -18,7 +18,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from dosql.pages import PageSet
 
@@ -32,8 +33,7 @@ RECORD_HEADER_BYTES = _RECORD.size + _CRC.size
 _BATCH, _DROP = 1, 2
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectKey:
+class ObjectKey(msgspec.Struct, frozen=True):
     """One life of one object: its id, and which incarnation. A key is never used again."""
 
     id: bytes
@@ -65,8 +65,7 @@ class ObjectKey:
         return key if key.filename == name else None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """The pages one object changed since its batch ``txid - 1``."""
 
     key: ObjectKey
@@ -75,15 +74,13 @@ class Batch:
     pages: PageSet
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(msgspec.Struct, frozen=True):
     """The object's life ended: earlier batches are void, its files go."""
 
     key: ObjectKey
 
 
-@dataclass(frozen=True, slots=True)
-class DamagedBatch:
+class DamagedBatch(msgspec.Struct, frozen=True):
     """A batch whose header is intact and whose pages are not."""
 
     key: ObjectKey
@@ -94,8 +91,7 @@ Record = Batch | Drop
 Found = Batch | Drop | DamagedBatch
 
 
-@dataclass(frozen=True, slots=True)
-class GroupHeader:
+class GroupHeader(msgspec.Struct, frozen=True):
     """What a reader needs before the body."""
 
     sequence: int

@@ -8,8 +8,9 @@ order, gives exactly the last durable state. Doing it twice does no harm.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from dosql.errors import CorruptError
 from dosql.log.disk import Disk, DiskFile
@@ -19,8 +20,7 @@ from dosql.log.records import Batch, Drop, Found, ObjectKey
 _OPEN_FILES_MAX = 256
 
 
-@dataclass
-class _Redone:
+class _Redone(msgspec.Struct):
     path: Path
     txid: int
     """What the file holds so far."""
@@ -31,13 +31,12 @@ class _Redone:
     """Why nothing may be served from it."""
 
 
-@dataclass
-class RedoReport:
+class RedoReport(msgspec.Struct):
     """What a replay did."""
 
     records: int = 0
     objects: int = 0
-    damaged: dict[ObjectKey, str] = field(default_factory=dict[ObjectKey, str])
+    damaged: dict[ObjectKey, str] = msgspec.field(default_factory=dict[ObjectKey, str])
 
 
 class Redo:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import threading
 import zlib
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import msgspec
 
 from dosql.errors import CorruptError
 from dosql.limits import LOG_SEGMENT_BYTES
@@ -22,8 +23,7 @@ from dosql.log.disk import Disk, DiskFile
 _FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True):
     """One file of the log."""
 
     number: int
@@ -33,8 +33,7 @@ class Segment:
     """Bytes that count, once the segment is closed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True):
     """Which segments make up the log, oldest first; the last one is written to."""
 
     log_id: int
@@ -138,7 +137,7 @@ class SegmentFiles:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest; durable when this returns."""
-        segments = [asdict(segment) for segment in manifest.segments]
+        segments = [msgspec.structs.asdict(segment) for segment in manifest.segments]
         content = {"format": _FORMAT, "log_id": manifest.log_id, "segments": segments}
         body = json.dumps(content).encode()
         draft = self.directory / "manifest.draft"

@@ -121,6 +121,8 @@ class _Run:
     def __init__(self, name: str) -> None:
         self._name = name
         self._row: AlarmRow | None = None
+        self._store: AlarmStore | None = None
+        """That of the life which began it."""
 
     @property
     def begun(self) -> bool:
@@ -128,7 +130,7 @@ class _Run:
 
     async def first(self, runner: AlarmRunner) -> AlarmOutcome | None:
         """The event that runs the handler."""
-        store = runner.store
+        store = self._store = runner.store
         row = self._row = store.begin(self._name)
         if row is None:
             return None
@@ -144,11 +146,16 @@ class _Run:
     async def after_reset(self, error: BaseException, runner: AlarmRunner) -> AlarmOutcome:
         """The event of the next life, which writes down how the first one ended."""
         assert self._row is not None
-        return _failed(runner.store, self._row, error)
+        assert self._store is not None
+        retries = self._store.retries
+        return _failed(runner.store, self._row, error, retries=retries)
 
 
-def _failed(store: AlarmStore, row: AlarmRow, error: BaseException) -> AlarmOutcome:
-    return AlarmOutcome(row.name, row.scheduled_ms, error, store.failed(row, error))
+def _failed(
+    store: AlarmStore, row: AlarmRow, error: BaseException, *, retries: bool = True
+) -> AlarmOutcome:
+    failure = store.failed(row, error, retries=retries)
+    return AlarmOutcome(row.name, row.scheduled_ms, error, failure)
 
 
 async def run_due(

@@ -56,6 +56,8 @@ class AlarmStore:
         self._running: dict[str, AlarmRow] = {}
         self.touched = False
         """Something was written since whoever looks at this last cleared it."""
+        self.retries = True
+        """Whether a run that this life's reset interrupts is tried again."""
 
     # --- for the object's code ----------------------------------------------------------------
 
@@ -167,13 +169,14 @@ class AlarmStore:
         if stored is not None:
             self._finish(stored)
 
-    def failed(self, row: AlarmRow, error: BaseException) -> AlarmFailure:
-        """The handler failed. May be called in a later life of the object than `begin`."""
+    def failed(self, row: AlarmRow, error: BaseException, *, retries: bool = True) -> AlarmFailure:
+        """The handler failed. May be called in a later life of the object than `begin`.
+        ``retries=False``: the alarm is given up."""
         counted = counts(error)
         stored = self._still(row)
         if stored is None:
             return AlarmFailure(counted, None, False)
-        if counted and is_last(stored.retry_count):
+        if not retries or (counted and is_last(stored.retry_count)):
             self._finish(stored)
             return AlarmFailure(counted, None, True)
         earlier = stored.retry_count if counted else stored.faults

@@ -12,7 +12,7 @@ from typing import Any
 from dosql.objects.internal_table import InternalTable
 from dosql.objects.values import decode_value
 from dosql.sqlite.database import Database
-from dosql.wire import SqlValue
+from dosql.wire.values import SqlValue
 
 # Two statements: what SQLite is asked most often is the earliest.
 _TABLE = InternalTable(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_args, overload
 
+from dosql.durability import DURABILITIES, Durability
 from dosql.errors import ConflictError, InvalidRequestError
 from dosql.fetch import Request, Response
 from dosql.objects.durable_object import DurableObject
@@ -82,6 +83,8 @@ class Registration:
     binding: str
     """Its name on ``env``."""
     cls: type[DurableObject]
+    durability: Durability | None = None
+    """What its replies wait for; None: what the server's do."""
 
 
 class App:
@@ -122,19 +125,28 @@ class App:
         return self._env
 
     @overload
-    def durable_object(self, cls: ClassT, /) -> ClassT: ...
+    def durable_object(
+        self, cls: ClassT, /, *, name: str | None = None, durability: Durability | None = None
+    ) -> ClassT: ...
     @overload
-    def durable_object(self, /, *, name: str | None = None) -> Callable[[ClassT], ClassT]: ...
-    def durable_object(self, cls: Any = None, /, *, name: str | None = None) -> Any:
+    def durable_object(
+        self, /, *, name: str | None = None, durability: Durability | None = None
+    ) -> Callable[[ClassT], ClassT]: ...
+    def durable_object(
+        self, cls: Any = None, /, *, name: str | None = None, durability: Durability | None = None
+    ) -> Any:
         """Register a class: ``@app.durable_object`` or ``@app.durable_object(name="...")``.
 
         Its namespace is ``name``, else the class name in kebab-case: ``ChatRoom`` is
         ``chat-room``, on env ``CHAT_ROOM``. Objects are found under their namespace for ever, so
         whoever renames a class keeps its ``name``.
+
+        ``durability`` is what the replies of its objects wait for: ``"local"``, the disk of the
+        machine, or ``"bucket"``, the bucket as well; None: what the server is set to.
         """
         if cls is not None:
-            return self._register(cls, None)
-        return lambda cls: self._register(cls, name)
+            return self._register(cls, name, durability)
+        return lambda cls: self._register(cls, name, durability)
 
     def fetch(self, handler: FetchT) -> FetchT:
         """Register the public door: ``async def fetch(request, env, ctx) -> Response``.
@@ -198,7 +210,9 @@ class App:
                     f"{self.env_class.__name__}.{name} has no value: pass it in App(vars=...)"
                 )
 
-    def _register(self, cls: object, name: str | None) -> type[DurableObject]:
+    def _register(
+        self, cls: object, name: str | None, durability: Durability | None
+    ) -> type[DurableObject]:
         if not (isinstance(cls, type) and issubclass(cls, DurableObject)) or cls is DurableObject:
             raise _invalid(f"@app.durable_object is for subclasses of DurableObject, not {cls!r}")
         namespace = kebab_case(cls.__name__) if name is None else name
@@ -209,6 +223,11 @@ class App:
             )
         if namespace in _RESERVED:
             raise _invalid(f"The namespace {namespace!r} is dosql's own")
+        if durability is not None and durability not in DURABILITIES:
+            raise _invalid(
+                f"The durability of {cls.__qualname__} must be "
+                f"{' or '.join(map(repr, DURABILITIES))}, not {durability!r}"
+            )
         binding = namespace.replace("-", "_").upper()
         for other in self._registrations.values():
             if binding == other.binding:
@@ -217,7 +236,7 @@ class App:
                     f'{other.namespace!r}: give one of them a name: @app.durable_object(name="...")'
                 )
         setattr(cls, _REGISTERED, True)
-        self._registrations[namespace] = Registration(namespace, binding, cls)
+        self._registrations[namespace] = Registration(namespace, binding, cls, durability)
         return cls
 
     def _check_no_door(self) -> None:

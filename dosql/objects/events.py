@@ -51,6 +51,58 @@ class Event:
         self.blocked_at: list[Activation] = []
         """Where this event, or one that it caused, waits for a turn."""
 
+    async def enter(self) -> None:
+        """Get the turn for the first step; whoever has it must `leave` it.
+
+        Raises:
+            InstanceClosed: the object went to sleep before.
+            OverloadedError: the queue was too long, or the wait in it.
+            ConflictError: ``object_deadlock``.
+            DosqlError: this life of the object has ended.
+        """
+        activation = self.activation
+        ground = activation.ground
+        if not ground.turns.try_enter():
+            await self._wait_for_turn(bounded=True)
+        self.holds_turn = True
+        try:
+            activation.check_alive()
+            ground.check_open()
+        except BaseException:
+            ground.turns.leave()
+            raise
+        ground.used_at = activation.clock.monotonic()
+
+    async def resume(self) -> None:
+        """Return when the event's code may go on with its next step.
+
+        Raises what this life of the object has ended with.
+        """
+        activation = self.activation
+        if self.section is not None:
+            await activation.sections.wait_for(self.section)
+            activation.check_alive()
+            return
+        if not activation.ground.turns.try_enter():
+            await self._wait_for_turn(bounded=False)
+        try:
+            activation.check_alive()
+        except BaseException:
+            activation.ground.turns.leave()
+            raise
+
+    async def _wait_for_turn(self, *, bounded: bool) -> None:
+        if bounded:
+            check_deadlock(self)
+        line = list(self.line())
+        for each in line:
+            each.blocked_at.append(self.activation)
+        try:
+            await self.activation.ground.turns.enter(bounded=bounded)
+        finally:
+            for each in line:
+                each.blocked_at.remove(self.activation)
+
     def line(self) -> Iterator[Event]:
         """This event, and those that led to it."""
         event: Event | None = self
@@ -80,7 +132,7 @@ def check_deadlock(event: Event) -> None:
         if place in seen:
             continue
         seen.add(place)
-        for holder in place.critical_events:
+        for holder in place.sections.events:
             if holder in line:
                 raise ConflictError(
                     "The call waits for a critical section (block_concurrency_while or "

@@ -49,10 +49,13 @@ class Ground(Protocol):
     """Events and background work under way: while there are any, the object is not put to sleep."""
     txid: int
     """Newest batch handed over to be made durable; what was committed since is the next one."""
-    durable_txid: int
-    """Newest batch that is durable."""
     on_durable: Callable[[], None]
     """Called when ``durable_txid`` has moved, and when the ground broke."""
+
+    @property
+    def durable_txid(self) -> int:
+        """Newest batch that is durable."""
+        ...
 
     @property
     def bookmark(self) -> Bookmark:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from dosql.bookmarks import Bookmark
 from dosql.clock import Clock
@@ -23,11 +23,12 @@ from dosql.errors import BudgetError, DosqlError, UnavailableError
 from dosql.limits import REPLICA_WAIT_S
 from dosql.log.group_commit import Flush, GroupCommit
 from dosql.log.records import Batch, ObjectKey, Record
-from dosql.log.waiters import Waiters
+from dosql.objects.commit_progress import CommitProgress, Replication
 from dosql.objects.ground import Past
+from dosql.objects.thread_work import ThreadWork
 from dosql.objects.turns import Turns
+from dosql.objects.wal_tail import WalTail
 from dosql.sqlite.database import Database
-from dosql.sqlite.wal import WalReader
 
 T = TypeVar("T")
 
@@ -37,21 +38,6 @@ UNCONFIRMED_S = 1.0
 
 class InstanceClosed(Exception):
     """The object went to sleep between the look-up and the turn: look it up again."""
-
-
-class Replication(Protocol):
-    """Where commits go beside the log, if whoever waits is to wait for that."""
-
-    shipped_txid: int | None
-    """Newest batch that has arrived; None: not known yet."""
-    failed: DosqlError | None
-    on_moved: Callable[[], None]
-    """Called when one of these has changed."""
-
-    @property
-    def refusal(self) -> DosqlError | None:
-        """Why nothing may be written now."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,34 +80,24 @@ class Instance:
         """Newest batch handed to the log."""
         self.woken_txid = txid
         """What the file held when the object was woken."""
-        self.logged_txid = txid
-        """Newest batch the log has acknowledged."""
-        self.durable_txid = txid
-        """Newest batch that whoever waits is told of: it is where its durability mode wants it."""
-        self.holds = True
-        """Whether commits wait in the database while a batch is on its way beyond the log."""
         self.past: Past | None = None
         """What is kept of its past; None: nothing."""
         self.pins = 0
         self.on_durable: Callable[[], None] = _nobody
         self._size_bytes = db.size_bytes
-        self._wal = WalReader(path, db.page_size)
-        self._taken = 0  # at a wake the WAL is empty but for what the migrations committed
-        self._seen = 0  # frames at the end of the newest work
+        self._tail = WalTail(path, db)
+        self._progress = CommitProgress(
+            txid, replication, on_moved=self._durable_moved, on_failed=self.break_
+        )
         self._confirmed_txid = txid  # newest batch that a reply must wait for
         self._later: asyncio.TimerHandle | None = None  # unconfirmed commits wait for it
         self._flush: Flush | None = None
         self._commits = commits
         self._clock = clock
-        self._workers = workers
+        self._threads = ThreadWork(db, workers)
         self._budgets = budgets
         self._on_broken = on_broken
-        self._replication = replication
-        self._waiters = Waiters()
         db.next_txid = lambda: self.txid + 1
-        if replication is not None:
-            replication.on_moved = self._replicated
-            self._move_durable()
 
     # --- calls --------------------------------------------------------------------------------
 
@@ -177,8 +153,8 @@ class Instance:
             raise InstanceClosed
         if self.broken is not None:
             raise self._refusal()
-        if self._replication is not None:
-            self.db.refuse_writes(self._replication.refusal)
+        if self._progress.is_beyond_log:
+            self.db.refuse_writes(self._progress.refusal)
 
     def run_inline(self, work: Callable[[Database], T], *, confirmed: bool = True) -> T:
         """Run ``work`` on the loop within the turn. BudgetError: rolled back, took too long."""
@@ -197,8 +173,7 @@ class Instance:
 
     async def run_on_thread(self, work: Callable[[Database], T], seconds: float) -> T:
         """Run ``work`` on a worker thread within a turn that the caller keeps."""
-        future = self._workers.submit(self._work_on_thread, work, seconds)
-        return await _uninterrupted(asyncio.wrap_future(future))
+        return await self._threads.run(work, seconds)
 
     async def _run_on_worker(self, work: Callable[[Database], T], seconds: float) -> tuple[T, int]:
         """Run ``work`` on a worker thread and leave the turn when it has ended, come what may.
@@ -206,7 +181,7 @@ class Instance:
         With the newest batch as of its end: others may have had their turns before we hear of it.
         """
         txid = self._confirmed_txid
-        future = asyncio.wrap_future(self._workers.submit(self._work_on_thread, work, seconds))
+        future = self._threads.begin(work, seconds)
 
         def ended(_: asyncio.Future[T]) -> None:
             nonlocal txid
@@ -218,20 +193,12 @@ class Instance:
         value = await asyncio.shield(future)
         return value, txid
 
-    def _work_on_thread(self, work: Callable[[Database], T], seconds: float) -> T:
-        self.db.set_deadline(seconds, on_thread=True)
-        try:
-            return work(self.db)
-        finally:
-            self.db.set_deadline(None)  # or the watchdog would go on looking at an idle object
-
     def after_work(self, *, confirmed: bool = True) -> None:
         """On the loop, after any work within the turn: pass commits on, notice a broken file."""
         db = self.db
         if db.broken is not None:
             self.break_(db.broken)
-        elif db.wal_frames != self._seen:
-            self._seen = db.wal_frames
+        elif self._tail.has_grown():
             if confirmed:
                 self._confirmed_txid = self.txid + 1
                 self._pass_on()
@@ -242,13 +209,13 @@ class Instance:
     def _pass_on_unconfirmed(self) -> None:
         """What nobody waits for, if nothing else has taken it along meanwhile."""
         self._later = None
-        if self.broken is None and not self.closed and self.db.wal_frames != self._taken:
+        if self.broken is None and not self.closed and not self._tail.is_empty:
             self._pass_on()
 
     def _pass_on(self) -> None:
         """Have the log take what is committed; if it must go further than the log, only when
         what went before has arrived: then that is one batch, however much came meanwhile."""
-        if self._replication is None or not self.holds or self.durable_txid == self.txid:
+        if not self._progress.is_beyond_log or self.durable_txid == self.txid:
             self._flush = self._commits.committed(self)
 
     # --- durability ---------------------------------------------------------------------------
@@ -256,8 +223,17 @@ class Instance:
     @property
     def bookmark(self) -> Bookmark:
         """The state as it is now; durable once `durable` returns."""
-        pending = self.db.wal_frames != self._taken
-        return Bookmark(self.txid + pending, self.key.incarnation)
+        return Bookmark(self.txid + (not self._tail.is_empty), self.key.incarnation)
+
+    @property
+    def logged_txid(self) -> int:
+        """Newest batch the log has acknowledged."""
+        return self._progress.logged_txid
+
+    @property
+    def durable_txid(self) -> int:
+        """See `Ground`: where the durability mode wants it."""
+        return self._progress.durable_txid
 
     async def durable(self, txid: int) -> None:
         """The output gate: return when everything up to ``txid`` is durable.
@@ -266,62 +242,40 @@ class Instance:
         """
         if txid > self.txid and self.broken is None:
             self._pass_on()  # it may hold unconfirmed commits, which wait for nobody
-        if self._replication is not None:
-            await self._arrived(txid)
+        if self._progress.is_beyond_log:
+            if self.broken is not None:
+                raise self._refusal()
+            await self._progress.arrived(txid, REPLICA_WAIT_S)
             return
         if self._flush is not None:
             await self._flush.wait()
         if self.durable_txid < txid:  # it broke before the log was asked
             raise self._refusal()
 
-    async def _arrived(self, txid: int) -> None:
-        if self.broken is not None:
-            raise self._refusal()
-        if self.durable_txid >= txid:
-            return
-        await self._waiters.wait(txid, REPLICA_WAIT_S)
-
     def take(self) -> Callable[[], Record] | None:
         """See `CommitSource`: everything up to now becomes one batch."""
-        start, end = self._taken, self.db.wal_frames
-        if start == end or self.broken is not None:
+        if self._tail.is_empty or self.broken is not None:
             return None
-        self._taken = end
         self.txid += 1
-        key, txid, wal, now_ms = self.key, self.txid, self._wal, self._clock.now_ms()
-        return lambda: Batch(key, txid, now_ms, wal.read(start, end))
+        key, txid, pages, now_ms = self.key, self.txid, self._tail.take(), self._clock.now_ms()
+        return lambda: Batch(key, txid, now_ms, pages())
 
     def flushed(self, error: DosqlError | None) -> None:
         """See `CommitSource`."""
         if error is None:
-            self.logged_txid = self.txid
-            self._move_durable()
+            self._progress.logged(self.txid)
         else:
             self.break_(error)
 
-    def _replicated(self) -> None:
-        """The replication moved on, or failed for good."""
-        assert self._replication is not None
-        if self._replication.failed is not None:
-            self.break_(self._replication.failed)
-        else:
-            self._move_durable()
-
-    def _move_durable(self) -> None:
-        durable = self.logged_txid
-        if self._replication is not None:
-            durable = min(durable, self._replication.shipped_txid or 0)
-        self.durable_txid = durable
-        self._waiters.arrived(durable)
-        waits = self._replication is not None and not self.closed
-        if waits and self.db.wal_frames != self._taken:
+    def _durable_moved(self) -> None:
+        if self._progress.is_beyond_log and not self.closed and not self._tail.is_empty:
             self._pass_on()
         self.on_durable()
 
     @property
     def is_awaited(self) -> bool:
         """Whether somebody waits for a commit to arrive beyond the log."""
-        return bool(self._waiters)
+        return self._progress.is_awaited
 
     @property
     def wal_bytes(self) -> int:
@@ -354,10 +308,10 @@ class Instance:
 
     def checkpoint(self) -> None:
         """Within the turn, after `flush`: move the WAL into the file. May run on a thread."""
-        durable = self.logged_txid == self.txid and self._taken == self.db.wal_frames
+        durable = self.logged_txid == self.txid and self._tail.is_empty
         assert durable, "a checkpoint must never pass the log"
         self.db.checkpoint()
-        self._taken = self._seen = self.db.wal_frames
+        self._tail.checkpointed()
 
     def close(self) -> None:
         """Give the file back as it is. Within the turn, or after the instance broke."""
@@ -365,14 +319,14 @@ class Instance:
         if self._later is not None:
             self._later.cancel()
         self.db.close()
-        self._wal.close()
+        self._tail.close()
 
     def break_(self, error: DosqlError) -> None:
         """Refuse everything from now on."""
         if self.broken is None:
             self.broken = error
             self._on_broken(self)
-            self._waiters.fail(self._refusal())
+            self._progress.fail(self._refusal())
             self.on_durable()
 
     def _refusal(self) -> DosqlError:
@@ -391,12 +345,3 @@ class Instance:
 
 def _nobody() -> None:
     pass
-
-
-async def _uninterrupted(future: asyncio.Future[T]) -> T:
-    """Wait for a thread even if the caller is cancelled: it works on the caller's turn."""
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dosql.errors import SqlError
 from dosql.sqlite.database import Database, Row
-from dosql.wire import Params
+from dosql.wire.values import Params
 
 
 class InternalTable:

@@ -92,7 +92,12 @@ class AsyncKV:
     """
 
     def __init__(self, store: KeyValueStore) -> None:
-        self._entries = store
+        self._store = store
+
+    @property
+    def _entries(self) -> KeyValueStore:
+        """Where every operation goes; what this raises refuses them all."""
+        return self._store
 
     @overload
     def get(

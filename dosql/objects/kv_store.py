@@ -17,7 +17,7 @@ from dosql.objects.access import Access
 from dosql.objects.internal_table import InternalTable
 from dosql.objects.values import decode_value, encode_value
 from dosql.sqlite.database import Database
-from dosql.wire import SqlValue
+from dosql.wire.values import SqlValue
 
 T = TypeVar("T")
 

@@ -112,7 +112,7 @@ class Life:
 
         async def run() -> tuple[bytes, bool]:
             if idempotency is not None:
-                stored = stored_outcome(activation.read(), idempotency, now_ms)
+                stored = stored_outcome(activation.access.read(), idempotency, now_ms)
                 if stored is not None:
                     return stored, True
             before = activation.effects
@@ -121,7 +121,7 @@ class Life:
                 value = await value
             result = method.encode_result(value)
             if idempotency is not None and activation.effects != before:
-                store_outcome(activation.write(), idempotency, result, now_ms)
+                store_outcome(activation.access.write(), idempotency, result, now_ms)
             return result, False
 
         try:
@@ -203,10 +203,15 @@ class Life:
 
         Raises:
             InstanceClosed: the object went to sleep before the event began.
+            ObjectResetError: the object was reset before the event began.
             DosqlError: the event did not begin.
         """
+        has_begun = False
 
         async def run() -> None:
+            nonlocal has_begun
+            has_begun = True
+            started()
             for handler in self.sockets.begin(self.object, connection, event):
                 try:
                     outcome = handler()
@@ -215,12 +220,15 @@ class Life:
                 except Exception:
                     _log.exception("a WebSocket handler of object %s failed", self.id)
 
-        task = await self.activation.start(run)
-        started()
         try:
-            await asyncio.shield(task)
+            await self.activation.run(run)
         except DosqlError as error:
-            _log.warning("a WebSocket event of object %s was undone: %s", self.id, error)
+            if has_begun:
+                _log.warning("a WebSocket event of object %s was undone: %s", self.id, error)
+            elif isinstance(self.activation.ended, DosqlError):
+                raise ObjectResetError(error.message) from error  # whatever it was reset for
+            else:
+                raise
 
     # --- the end ------------------------------------------------------------------------------
 

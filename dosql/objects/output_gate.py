@@ -28,6 +28,8 @@ class OutputGate:
         self._undecided: list[tuple[Action, Action | None]] = []
         """Handed over while a transaction was open: nobody knows its batch yet."""
         self._waiting: deque[tuple[int, Action, Action | None]] = deque()
+        self._leaving = 0
+        """Calls of `wait` that have not returned yet, though the gate may have opened for them."""
 
     def emit(self, action: Action, on_drop: Action | None = None, *, undecided: bool) -> None:
         """Run ``action`` when all earlier writes are durable: at once, if they are.
@@ -84,16 +86,27 @@ class OutputGate:
         Raises:
             DosqlError: it is not to be.
         """
-        if not undecided and self.is_open and self.broken is None:
+        if not undecided and self.is_open and not self._leaving and self.broken is None:
             return
-        opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[None] = loop.create_future()
 
         def open_() -> None:
             if not opened.done():
                 opened.set_result(None)
 
-        self.emit(open_, open_, undecided=undecided)
-        await opened
+        def pass_() -> None:
+            if self._leaving > 1:  # others may be about to go on, and come first
+                loop.call_soon(open_)
+            else:
+                open_()
+
+        self._leaving += 1
+        try:
+            self.emit(pass_, open_, undecided=undecided)
+            await opened
+        finally:
+            self._leaving -= 1
         if self.broken is not None:
             raise type(self.broken)(self.broken.message, code=self.broken.code)
 

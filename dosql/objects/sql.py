@@ -8,18 +8,19 @@ way of a checkpoint or of hibernation. What it shows is the moment of `exec`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, Literal, TypedDict, TypeVar, overload
+from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar, overload
 
 import msgspec
 
 from dosql.errors import InvalidRequestError
 from dosql.limits import SQL_CURSOR_BYTES_MAX, SQL_CURSOR_ROWS_MAX
 from dosql.objects.access import Access
+from dosql.objects.sql_text import complete_statements
 from dosql.sqlite.database import Database
 from dosql.sqlite.execution import Outcome
 from dosql.sqlite.rows import Row
 from dosql.sqlite.statements import Shape
-from dosql.wire import Params, SqlValue
+from dosql.wire.values import Params, SqlValue
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,6 +42,16 @@ class End(TypedDict):
     """There is none any more."""
 
     done: Literal[True]
+
+
+class Ingested(NamedTuple):
+    """What came of `Sql.ingest`; the counters are those of a `Cursor`."""
+
+    remainder: str
+    """What is behind the last complete statement: to be put before what comes next."""
+    rows_read: int
+    rows_written: int
+    statement_count: int
 
 
 class Cursor(Iterator[R_co]):
@@ -168,6 +179,30 @@ class Sql:
         """
         params = _params(bindings)
         return await self._access.on_thread(lambda db: _run_all(db, query, params, into))
+
+    def ingest(self, text: str) -> Ingested:
+        """Run the statements of a text that comes in pieces, a dump for example: all that are
+        complete, their semicolons included. Their rows are dropped; if one fails, none of this
+        piece has had an effect.
+
+        Raises: as `exec`; ``invalid_parameter`` for any parameter.
+        """
+        statements, remainder = complete_statements(text)
+        reads = writes = 0
+        if statements:
+            db = self._access.write()
+            with db.savepoint():
+                for statement in statements:
+                    shape, _ = db.split(statement)
+                    if shape.parameters:
+                        raise InvalidRequestError(
+                            "A statement of ingest() may not have parameters.",
+                            code="invalid_parameter",
+                        )
+                    outcome = _execute(db, shape, ())
+                    reads += outcome.rows_read
+                    writes += outcome.rows_written
+        return Ingested(remainder, reads, writes, len(statements))
 
     @property
     def database_size(self) -> int:

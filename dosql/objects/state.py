@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from dosql.clock import Clock
 from dosql.ids import ObjectId
@@ -44,7 +44,7 @@ class ObjectState:
         Raises:
             ConflictError: ``nested_too_deeply``: more than 64 inside each other.
         """
-        return self._activation.block_concurrency_while(body)
+        return self._activation.sections.block_concurrency_while(body)
 
     def wait_until(self, awaitable: Awaitable[object]) -> None:
         """Let this go on after the reply; the object stays in memory for it. What it raises is
@@ -58,10 +58,16 @@ class ObjectState:
 
         self._activation.spawn(run())
 
-    def abort(self, reason: str | None = None) -> None:
+    def abort(self, reason: str | None = None, *, retry_alarm: bool = True) -> NoReturn:
         """Reset the object at once: undo what is not durable, drop what waits to leave, forget
         its memory. Does not return; no ``except Exception`` stops it. Whoever waits for the object
-        gets ObjectResetError with the reason."""
+        gets ObjectResetError with the reason.
+
+        With ``retry_alarm=False`` an alarm that runs now is not tried again: it is given up, as
+        after too many failures.
+        """
+        if not retry_alarm:
+            self.storage._give_up_running_alarms()
         self._activation.abort(reason)
 
     # --- WebSockets ---------------------------------------------------------------------------

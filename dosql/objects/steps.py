@@ -56,7 +56,7 @@ class Steps(Generic[T]):
                 while True:
                     try:
                         activation.check_alive()
-                        yield from activation.resume(event).__await__()
+                        yield from event.resume().__await__()
                         break
                     except asyncio.CancelledError as raised:
                         # For the code to hear of, when its turn comes; unless the object was reset.

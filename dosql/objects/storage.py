@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from dosql.bookmarks import Bookmark
-from dosql.errors import InvalidRequestError
+from dosql.errors import ConflictError, InvalidRequestError
 from dosql.objects.activation import Activation
 from dosql.objects.alarm_store import AlarmStore
 from dosql.objects.alarms import Alarms, time_ms
@@ -34,11 +34,18 @@ class _RolledBack(BaseException):
 
 class Transaction(AsyncKV):
     """What `ObjectStorage.transaction` passes on. All of ``ctx.storage`` takes part in the
-    transaction; this adds `rollback`."""
+    transaction; this adds `rollback`, after which it can do nothing else any more: ConflictError
+    ``transaction_closed``."""
 
     def __init__(self, entries: KeyValueStore) -> None:
         super().__init__(entries)
         self.rolled_back = False
+
+    @property
+    def _entries(self) -> KeyValueStore:
+        if self.rolled_back:
+            raise ConflictError("The transaction was rolled back.", code="transaction_closed")
+        return super()._entries
 
     def rollback(self) -> None:
         """Undo everything when the function of the transaction ends; a second time, nothing."""
@@ -64,7 +71,6 @@ class ObjectStorage(AsyncKV):
         self.alarms = alarms
         """Alarms with names, and recurring ones."""
         self._activation = activation
-        self._entries = entries
         self._alarms = alarm_store
 
     # --- transactions -------------------------------------------------------------------------
@@ -86,7 +92,7 @@ class ObjectStorage(AsyncKV):
                 raise _RolledBack
 
         with contextlib.suppress(_RolledBack):
-            await self._activation.transaction(run)
+            await self._activation.access.transaction(run)
         return values[0]
 
     def transaction_sync(self, body: Callable[[], T]) -> T:
@@ -95,7 +101,7 @@ class ObjectStorage(AsyncKV):
         Raises:
             ConflictError: ``transaction_not_sync``: it returned something to await.
         """
-        return self._activation.transaction_sync(body)
+        return self._activation.access.transaction_sync(body)
 
     async def sync(self) -> None:
         """Return when everything written so far is durable: before a side effect that dosql does
@@ -105,49 +111,65 @@ class ObjectStorage(AsyncKV):
             ConflictError: ``transaction_open``: inside a transaction that could not be.
             DosqlError: it is not to be.
         """
-        self._activation.not_in_transaction("sync()")
+        self._activation.access.not_in_transaction("sync()")
         await self._activation.synced()
 
-    def delete_all(self, *, allow_unconfirmed: bool = False) -> Settled[None]:
+    def delete_all(
+        self, *, allow_concurrency: bool = False, allow_unconfirmed: bool = False
+    ) -> Settled[None]:
         """Delete everything at once: tables, keys, alarms. Nothing is left of the database; an
         object that stores nothing ceases to exist when it leaves memory.
 
         Raises:
             ConflictError: ``transaction_open``: not possible in a transaction.
         """
-        self._activation.not_in_transaction("delete_all()")
-        self._activation.wipe(confirmed=not allow_unconfirmed)
+        self._activation.access.not_in_transaction("delete_all()")
+        self._activation.access.wipe(confirmed=not allow_unconfirmed)
         return Settled(None)
 
     # --- alarms -------------------------------------------------------------------------------
 
-    def set_alarm(self, at: int | datetime) -> Settled[None]:
+    def _give_up_running_alarms(self) -> None:
+        """For `ObjectState.abort`: what runs now is not tried again."""
+        self._alarms.retries = False
+
+    def set_alarm(
+        self,
+        at: int | datetime,
+        *,
+        allow_concurrency: bool = False,
+        allow_unconfirmed: bool = False,
+    ) -> Settled[None]:
         """Have ``alarm()`` called at this time: ms since the epoch, or an aware datetime.
-        Replaces the one that was set. See `Alarms.schedule` for more than one.
+        Replaces the one that was set. See `Alarms.schedule` for more than one. The options are
+        those of `put`.
 
         Raises:
             InvalidRequestError: ``invalid_alarm_time``; ``no_alarm_handler``: the class has no
                 ``alarm`` method.
         """
-        self._alarms.set(_SINGLE, time_ms(at))
+        self._alarms.set(_SINGLE, time_ms(at), confirmed=not allow_unconfirmed)
         return Settled(None)
 
-    def get_alarm(self) -> Settled[int | None]:
+    def get_alarm(self, *, allow_concurrency: bool = False) -> Settled[int | None]:
         """When ``alarm()`` will be called, in ms since the epoch; None: no alarm is set, or it is
         just being handled."""
         row = self._alarms.get(_SINGLE)
         return Settled(None if row is None else row.scheduled_ms)
 
-    def delete_alarm(self) -> Settled[None]:
-        """Do not call ``alarm()``; one that runs already is not stopped."""
-        self._alarms.delete(_SINGLE)
+    def delete_alarm(
+        self, *, allow_concurrency: bool = False, allow_unconfirmed: bool = False
+    ) -> Settled[None]:
+        """Do not call ``alarm()``; one that runs already is not stopped. The options are those of
+        `put`."""
+        self._alarms.delete(_SINGLE, confirmed=not allow_unconfirmed)
         return Settled(None)
 
     # --- points in time -----------------------------------------------------------------------
 
     def get_current_bookmark(self) -> Settled[str]:
         """The name of the state as it is now, the current event's writes included."""
-        return Settled(str(self._activation.current_bookmark))
+        return Settled(str(self._activation.commits.bookmark))
 
     async def get_bookmark_for_time(self, at: int | datetime) -> str:
         """The name of the newest state that was committed at this time (ms since the epoch, or an
@@ -174,11 +196,11 @@ class ObjectStorage(AsyncKV):
             ConflictError: ``transaction_open``: not possible in a transaction.
         """
         what = "on_next_session_restore_bookmark()"
-        self._activation.not_in_transaction(what)
+        self._activation.access.not_in_transaction(what)
         point = await self._bookmark_at(Bookmark.parse(bookmark))
-        self._activation.not_in_transaction(what)
-        order_restore(self._activation.write(), point)
-        undo = self._activation.current_bookmark
+        self._activation.access.not_in_transaction(what)
+        order_restore(self._activation.access.write(), point)
+        undo = self._activation.commits.bookmark
         await self._activation.synced()
         return str(undo)
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dosql.errors import CorruptError
+from dosql.pages import lock_page
 from dosql.replica.codec import corrupt
-from dosql.replica.ltx import Decoder, Encoder, Header, lock_page, sequence_fault
+from dosql.replica.ltx import Decoder, Encoder, Header, sequence_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,14 @@ def merged_header(headers: Sequence[Header]) -> Header:
         if header.page_size != first.page_size:
             raise _two_page_sizes(first, header)
         before = header
-    return Header(
+    merged = Header(
         page_size=first.page_size,
         commit=last.commit,
         min_txid=first.min_txid,
         max_txid=last.max_txid,
         timestamp_ms=last.timestamp_ms,
     )
+    return merged.reaching(last.reach) if last.reach > last.max_txid else merged
 
 
 def merge(

@@ -49,10 +49,7 @@ def state_of(replica: Replica, txid: int) -> State:
     files = _restorable(replica)
     if txid > max((each.max_txid for each in files), default=0):
         raise _missing("There is no such state yet.")
-    ends = [each.max_txid for each in files if each.max_txid <= txid]
-    if not ends:
-        raise _missing("A state that old is not kept any more.")
-    return _state(replica, files, max(ends))
+    return _state(replica, files, txid)
 
 
 def state_at(replica: Replica, at_ms: int) -> State:
@@ -70,10 +67,14 @@ def _restorable(replica: Replica) -> list[FileInfo]:
     return [] if oldest is None else [each for each in files if each.max_txid >= oldest]
 
 
-def _state(replica: Replica, files: list[FileInfo], txid: int) -> State:
-    plan = restore_plan(files, txid)
-    last = next(each for each in reversed(plan) if each.max_txid == txid)
-    return State(txid, replica.header(last).timestamp_ms, tuple(plan))
+def _state(replica: Replica, files: list[FileInfo], newest: int) -> State:
+    """The newest state up to a TXID."""
+    for txid in sorted({each.max_txid for each in files if each.max_txid <= newest}, reverse=True):
+        plan = restore_plan(files, txid)
+        header = replica.header(next(each for each in reversed(plan) if each.max_txid == txid))
+        if header.reach == txid:  # else it is that of a later TXID
+            return State(txid, header.timestamp_ms, tuple(plan))
+    raise _missing("A state that old is not kept any more.")
 
 
 def write_state(
@@ -93,7 +94,10 @@ def write_state(
                 return None
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
-                    return replica.write_image(out, txid, on_progress=on_progress)
+                    image = replica.write_image(out, txid, on_progress=on_progress)
+                    if image.is_ahead:
+                        raise _missing("This state is not kept.")
+                    return image
                 except CorruptError:
                     if attempt == _ATTEMPTS:
                         raise

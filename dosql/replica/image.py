@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from dosql.pages import lock_page
 from dosql.replica.codec import corrupt
-from dosql.replica.ltx import Decoder, Header, database_checksum, lock_page, sequence_fault
+from dosql.replica.ltx import Decoder, Header, database_checksum, sequence_fault
 
 _WRITE_BYTES_MAX = 1 << 20
 
@@ -20,6 +21,8 @@ class Image:
     timestamp_ms: int
     page_size: int
     page_count: int
+    is_ahead: bool = False
+    """It is a later state than `txid` says: see `Header.reaching`."""
 
     @property
     def size_bytes(self) -> int:
@@ -68,7 +71,13 @@ def _apply(file: Decoder, out: BinaryIO, before: Image | None) -> Image:
         out.write(run)
     if grown != _real_pages(header, page_count):  # else pages cut off before would come back
         raise corrupt(f"pages between {page_count} and {header.commit} are missing")
-    return Image(header.max_txid, header.timestamp_ms, header.page_size, header.commit)
+    return Image(
+        header.max_txid,
+        header.timestamp_ms,
+        header.page_size,
+        header.commit,
+        header.reach > header.max_txid,
+    )
 
 
 def _real_pages(header: Header, above: int) -> int:

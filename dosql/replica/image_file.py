@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dosql.replica.ltx import Encoder, Header, lock_page
-from dosql.replica.plan import SNAPSHOT_LEVEL
+from dosql.pages import lock_page
+from dosql.replica.ltx import Encoder, Header
+from dosql.replica.plan import SNAPSHOT_LEVEL, FileInfo
 from dosql.replica.replica import Replica, metadata_of
 
 
@@ -19,10 +20,10 @@ class ImageFile:
     size: int
     """Bytes."""
 
-    def put(self, replica: Replica) -> None:
-        """To the raw level. Raises: as `Replica.put`."""
+    def put(self, replica: Replica) -> list[FileInfo]:
+        """To the raw level, as `make_raw_image` made it. Returns and raises: as `Replica.put`."""
         with self.path.open("rb") as source:
-            replica.put_image(self.header, source, self.size)
+            return replica.put_image(self.header, source, self.size)
 
     def put_snapshot(self, replica: Replica) -> None:
         """To the level of snapshots; its first TXID is 1. A snapshot already there is kept."""
@@ -46,8 +47,37 @@ def make_image(
     epoch: int,
 ) -> ImageFile:
     """Encode a database file at rest, whose state is that after ``txid``. Blocking."""
-    size = database.stat().st_size
-    header = Header(page_size, size // page_size, min_txid, txid, timestamp_ms, epoch)
+    count = _page_count(database, page_size)
+    header = Header(page_size, count, min_txid, txid, timestamp_ms, epoch)
+    return _encode(database, target, header)
+
+
+def make_raw_image(
+    database: Path,
+    target: Path,
+    *,
+    page_size: int,
+    min_txid: int,
+    txid: int,
+    timestamp_ms: int,
+    epoch: int,
+) -> ImageFile | None:
+    """`make_image` for the raw level, whose next name is that of ``min_txid`` alone. None: the
+    database is older than that."""
+    if txid < min_txid:
+        return None
+    header = Header(
+        page_size, _page_count(database, page_size), min_txid, min_txid, timestamp_ms, epoch
+    )
+    return _encode(database, target, header.reaching(txid) if txid > min_txid else header)
+
+
+def _page_count(database: Path, page_size: int) -> int:
+    return database.stat().st_size // page_size
+
+
+def _encode(database: Path, target: Path, header: Header) -> ImageFile:
+    page_size = header.page_size
     lock = lock_page(page_size)
     with database.open("rb") as source, target.open("wb") as out:
         encoder = Encoder(header, out.write)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
 
@@ -21,8 +21,11 @@ _SMALL_BYTES = 1024 * 1024
 Open = Callable[[FileInfo], BinaryIO]
 
 
-def prefetched(files: Sequence[FileInfo], open_: Open) -> Iterator[tuple[FileInfo, BinaryIO]]:
-    """Each file with its bytes, which are closed when the next is asked for.
+def prefetched(
+    files: Sequence[FileInfo], open_: Open
+) -> Generator[tuple[FileInfo, BinaryIO], None, None]:
+    """Each file with its bytes, which are closed when the next is asked for. To be closed by
+    whoever may not read it to its end.
 
     Raises what ``open_`` raises, when it is the turn of that file.
     """

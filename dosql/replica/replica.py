@@ -3,11 +3,23 @@
 The raw level is a fenced log: a batch is written only if its name is still free, so of two
 writers that both hold the object to be theirs one fails, whatever their clocks say. Whoever takes
 an object over writes an empty file, the *fence*, under the next name first.
+
+That holds because the next name follows from the newest file alone, for whoever reads it, and
+nobody writes another:
+
+- Behind a file ``a-b`` it is ``b+1-b+1``. What is sent there may be more than the batch *b+1*:
+  several batches as one, or a whole image. Its header then says how far it *reaches*.
+- Behind a file ``a-b`` that reaches *r* it is ``b+1-r``: a file without pages, which closes the
+  gap in the numbers.
+
+So two writers never add to the same chain, at whatever moment one of them is paused or dies, and
+nothing written ever has to be taken back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO
@@ -42,6 +54,13 @@ class Head:
     page_size: int
     commit: int
     timestamp_ms: int
+    reach: int = 0
+    """The state that it brings, if that is later than `txid`: see `Header.reaching`."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the file is missing that closes the gap in its numbers."""
+        return self.reach > self.txid
 
 
 class Replica:
@@ -57,8 +76,9 @@ class Replica:
 
     def put(
         self, pages: PageSet, min_txid: int, max_txid: int, *, timestamp_ms: int, epoch: int
-    ) -> int:
-        """Add the batches ``min_txid`` to ``max_txid`` to the raw level; bytes of the file.
+    ) -> list[FileInfo]:
+        """Add the batches ``min_txid`` to ``max_txid`` to the raw level, behind ``min_txid - 1``.
+        The files: one, and for several batches a second one that closes the gap.
 
         Writing the same again is no error.
 
@@ -66,15 +86,38 @@ class Replica:
             Fenced: another file has the name.
             UnavailableError: not written, or nobody knows; call again with the same arguments.
         """
-        header = Header(pages.page_size, pages.commit, min_txid, max_txid, timestamp_ms, epoch)
+        header = Header(pages.page_size, pages.commit, min_txid, min_txid, timestamp_ms, epoch)
+        if max_txid > min_txid:
+            header = header.reaching(max_txid)
         data = encode(header, pages.pages)
         self._put_raw(header, data)
-        if self.recent is not None:
-            self.recent.note(self.layout.key(RAW_LEVEL, min_txid, max_txid), data)
-        return len(data)
+        return [self._noted(header, data), *self._closed(header)]
 
-    def put_image(self, header: Header, source: BinaryIO, size: int) -> None:
-        """Add a file of the raw level that is too large for memory. Raises: as `put`."""
+    def _noted(self, header: Header, data: bytes) -> FileInfo:
+        file = _info(header, len(data))
+        if self.recent is not None:
+            self.recent.note(self.key(file), data)
+        return file
+
+    def _closed(self, header: Header) -> list[FileInfo]:
+        """Close the gap behind a file."""
+        if header.reach == header.max_txid:
+            return []
+        closing = Header(
+            header.page_size,
+            header.commit,
+            header.max_txid + 1,
+            header.reach,
+            header.timestamp_ms,
+            header.node_id,
+        )
+        data = encode(closing, {})
+        self._put_raw(closing, data)
+        return [self._noted(closing, data)]
+
+    def put_image(self, header: Header, source: BinaryIO, size: int) -> list[FileInfo]:
+        """Add a file of the raw level that is too large for memory. Returns and raises: as
+        `put`."""
         key = self.layout.key(RAW_LEVEL, header.min_txid, header.max_txid)
         try:
             self.bucket.put(key, source, if_absent=True, metadata=metadata_of(header))
@@ -84,9 +127,10 @@ class Replica:
                 raise
             if stored.size != size or self._header(key) != header:
                 raise Fenced from None
+        return [_info(header, size), *self._closed(header)]
 
     def fence(self, head: Head, *, timestamp_ms: int, epoch: int) -> Head:
-        """Take the object over behind ``head``; the new head.
+        """Take the object over behind ``head``, or close the gap that it left; the new head.
 
         Raises:
             Fenced: the other side, or a third, was faster: look at the head again.
@@ -95,7 +139,7 @@ class Replica:
             head.page_size,
             head.commit,
             head.txid + 1,
-            head.txid + 1,
+            head.reach if head.is_open else head.txid + 1,
             max(timestamp_ms, head.timestamp_ms),
             epoch,
         )
@@ -265,16 +309,19 @@ class Replica:
 
             def opened(
                 plan: list[FileInfo] = plan, applied: list[FileInfo] = applied, total: int = total
-            ) -> Iterator[Decoder]:
+            ) -> Generator[Decoder, None, None]:
                 done = 0
-                for each, stream in prefetched(plan, self.stream):
-                    yield Decoder(stream.read)
-                    applied.append(each)
-                    done += each.size
-                    on_progress(done, total)
+                with closing(prefetched(plan, self.stream)) as streams:
+                    for each, stream in streams:
+                        yield Decoder(stream.read)
+                        applied.append(each)
+                        done += each.size
+                        on_progress(done, total)
 
             try:
-                return write_image(opened(), out)
+                # Closed here: its threads must not end wherever the garbage collector runs.
+                with closing(opened()) as decoders:
+                    return write_image(decoders, out)
             except CorruptError as error:
                 failure = error
                 bad.append(plan[min(len(applied), len(plan) - 1)])
@@ -284,8 +331,17 @@ class Replica:
 
 def _head(header: Header) -> Head:
     return Head(
-        header.max_txid, header.node_id, header.page_size, header.commit, header.timestamp_ms
+        header.max_txid,
+        header.node_id,
+        header.page_size,
+        header.commit,
+        header.timestamp_ms,
+        header.reach,
     )
+
+
+def _info(header: Header, size: int) -> FileInfo:
+    return FileInfo(RAW_LEVEL, header.min_txid, header.max_txid, size, header.timestamp_ms)
 
 
 def metadata_of(header: Header) -> dict[str, str]:

@@ -3,7 +3,8 @@
 Invariants:
 - One file is under way at a time, in the order of the commits; the next begins when the bucket
   has it. So what the bucket holds is always a prefix of what the commit log holds.
-- A file that was tried once is tried again unchanged until its fate is known.
+- A file that was tried once is tried again unchanged until its fate is known. Where that cannot
+  be, the bucket is looked at again before the next.
 - Fenced is final: once another writer's file has the name of the next, nothing more is shipped
   and nothing more is acknowledged.
 """
@@ -13,16 +14,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from dosql.clock import Clock, jitter
+from dosql.clock import jitter
 from dosql.errors import DosqlError, OutcomeUnknownError, UnavailableError
 from dosql.limits import (
-    REPLICA_BATCH_BYTES,
     REPLICA_COALESCE_FROM,
     REPLICA_INTERVAL_S,
     REPLICA_REFUSE_AFTER_S,
@@ -31,65 +30,22 @@ from dosql.limits import (
 )
 from dosql.log.records import Batch, ObjectKey
 from dosql.log.waiters import Waiters
-from dosql.pages import PageSet
-from dosql.replica.growth import filled
-from dosql.replica.image_file import ImageFile
-from dosql.replica.pace import Pace
-from dosql.replica.plan import RAW_LEVEL, FileInfo
+from dosql.replica.carrier import Carrier
+from dosql.replica.plan import FileInfo
 from dosql.replica.replica import Fenced, Head, Replica
+from dosql.replica.spool import Spool, joined
 
 T = TypeVar("T")
 _log = logging.getLogger("dosql.replica")
-
-
-class Carrier(Protocol):
-    """What a shipment needs of the node's shipper."""
-
-    epoch: int
-    clock: Clock
-    pace: Pace | None
-    """None: replies wait for the bucket, so that files are sent at once."""
-
-    def is_own(self, epoch: int) -> bool:
-        """Whether this data directory wrote a file of this epoch."""
-        ...
-
-    async def on_thread(self, work: Callable[[], T]) -> T:
-        """Run blocking work on a thread for bucket requests."""
-        ...
-
-    async def image(self, key: ObjectKey, min_txid: int) -> ImageFile | None:
-        """The whole database as it is now, as a file from ``min_txid``; None: it is gone."""
-        ...
-
-    async def catalog_reached(self, txid: int) -> None:
-        """Return when the catalog's batch ``txid`` is in the bucket."""
-        ...
-
-    def shipped(self, shipment: Shipment, size: int) -> None:
-        """The bucket took a file of ``size`` bytes."""
-        ...
-
-    def fenced(self, shipment: Shipment) -> None:
-        """Another process has the object."""
-        ...
-
-    def dropped(self, bytes: int) -> None:
-        """Part of a spool was sent, or given up."""
-        ...
-
-    def rest(self, key: ObjectKey) -> None:
-        """The object sleeps: what is kept of it can be less."""
-        ...
+_MOVED = "object_moved"
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One file."""
+    """One file, or two that belong together."""
 
     max_txid: int
-    timestamp_ms: int
-    put: Callable[[], int]
+    put: Callable[[], list[FileInfo]]
     discard: Callable[[], None] = lambda: None
 
 
@@ -113,9 +69,8 @@ class Shipment:
         self.on_moved: Callable[[], None] = _nothing
         """`shipped_txid` moved, or it failed."""
         self._carrier = carrier
-        self._spool: deque[tuple[Batch, int]] = deque()
-        """Batches to be sent, with the catalog's TXID that must be in the bucket before them."""
-        self._spool_bytes = 0
+        self._spool = Spool(carrier.dropped)
+        self._newest_at = (0, 0)
         self._task: asyncio.Task[None] | None = None
         self._waiters = Waiters()
         self._ended = False
@@ -126,6 +81,8 @@ class Shipment:
         """Somebody waits: do not pause."""
         self._joins = False
         """The next file takes all that waits."""
+        self._hurries = False
+        """Replies wait for it: each batch is sent at once."""
 
     # --- what the rest of the node sees -------------------------------------------------------
 
@@ -147,11 +104,24 @@ class Shipment:
     @property
     def spool_bytes(self) -> int:
         """What it holds in memory."""
-        return self._spool_bytes
+        return self._spool.bytes
+
+    def time_of(self, txid: int) -> int | None:
+        """When the batch was committed, if it is the newest that the commit log has."""
+        newest, at_ms = self._newest_at
+        return at_ms if newest == txid else None
+
+    def hurry(self, hurries: bool = True) -> None:
+        """Whether replies wait for it from now on: then nothing is put off, nor joined."""
+        self._hurries = hurries
+        if hurries:
+            self._urge.set()
 
     @property
     def refusal(self) -> DosqlError | None:
-        """Why nothing may be written now if writes are to wait for the bucket."""
+        """Why nothing may be written now; None also if no reply waits for it."""
+        if not self._hurries:
+            return None
         since = self.stalled_since
         if since is None or self._carrier.clock.monotonic() - since < REPLICA_REFUSE_AFTER_S:
             return None
@@ -160,8 +130,8 @@ class Shipment:
     def add(self, batch: Batch, catalog_txid: int) -> None:
         """The commit log has this batch."""
         self.logged_txid = batch.txid
-        self._spool.append((batch, catalog_txid))
-        self._spool_bytes += batch.pages.size_bytes
+        self._newest_at = (batch.txid, batch.timestamp_ms)
+        self._spool.add(batch, catalog_txid)
         self.start()
 
     def start(self, logged_txid: int = 0) -> None:
@@ -172,9 +142,7 @@ class Shipment:
 
     def drop_spool(self) -> None:
         """Free the memory: a whole image will be sent instead."""
-        self._carrier.dropped(self._spool_bytes)
         self._spool.clear()
-        self._spool_bytes = 0
 
     async def reached(self, txid: int, seconds: float = REPLICA_WAIT_S) -> None:
         """Return when the bucket has everything up to ``txid``.
@@ -202,6 +170,7 @@ class Shipment:
 
     async def _run(self) -> None:
         try:
+            await self._persist(partial(self._carrier.catalog_known, self.key))
             if self.shipped_txid is None:
                 await self._persist(self._look_up)
             while self.is_behind and not self._ended:
@@ -210,25 +179,28 @@ class Shipment:
                 if job is None:
                     return
                 try:
-                    size = await self._persist(partial(self._carrier.on_thread, job.put))
+                    files = await self._persist(partial(self._carrier.on_thread, job.put))
                 finally:
                     job.discard()
-                first = self.shipped_txid or 0
-                self.last = FileInfo(RAW_LEVEL, first + 1, job.max_txid, size, job.timestamp_ms)
                 self._moved(job.max_txid)
-                self._carrier.shipped(self, size)
+                for self.last in files:
+                    self._carrier.shipped(self, self.last.size)
         except Fenced:
             self.fail(
                 UnavailableError(
                     "Another server has taken the object over.",
-                    code="object_moved",
+                    code=_MOVED,
                     retry_after_s=1,
                 )
             )
             self._carrier.fenced(self)
         except DosqlError as error:
+            self.shipped_txid = None
+            if error.code == _MOVED:
+                self.fail(error)
             _log.error("object %s is not replicated: %s", self.key.id.hex(), error)
         except Exception:
+            self.shipped_txid = None
             _log.exception("object %s is not replicated", self.key.id.hex())
         finally:
             self._task = None
@@ -238,8 +210,8 @@ class Shipment:
     async def _keep_pace(self) -> None:
         """Return when the next file may be sent."""
         pace = self._carrier.pace
-        self._joins = pace is not None and len(self._spool) >= REPLICA_COALESCE_FROM
-        if pace is not None and not self._joins and not pace.take():
+        self._joins = not self._hurries and len(self._spool) >= REPLICA_COALESCE_FROM
+        if not self._hurries and not self._joins and not pace.take():
             self._urge.clear()
             pause_s = 0.0 if self._waiters else pace.pause_s(self._sent_at)
             if pause_s:
@@ -256,6 +228,8 @@ class Shipment:
             try:
                 result = await attempt()
             except (UnavailableError, OutcomeUnknownError, OSError) as error:
+                if isinstance(error, DosqlError) and error.code == _MOVED:
+                    raise  # the catalog, and with it everything
                 if self.stalled_since is None:
                     self.stalled_since = carrier.clock.monotonic()
                     _log.warning("the bucket cannot be written: %s", error)
@@ -267,7 +241,7 @@ class Shipment:
 
     async def _look_up(self) -> None:
         """Find out what is in the bucket already, and whether it is ours."""
-        first = self._spool[0][0].txid if self._spool else self.logged_txid
+        first = self._spool.first_txid or self.logged_txid
         head = await self._carrier.on_thread(lambda: self.replica.head(near=max(first - 1, 0)))
         if head is None:
             self._moved(0)
@@ -276,84 +250,60 @@ class Shipment:
             lambda: self._agrees(head)
         ):
             raise Fenced
-        self._moved(head.txid)
+        if head.is_open:  # an earlier run was killed between its two files
+            await self._carrier.on_thread(partial(self._close_gap, head))
+        self._moved(max(head.txid, head.reach))
+
+    def _close_gap(self, head: Head) -> None:
+        epoch = self._carrier.epoch
+        self.replica.fence(head, timestamp_ms=head.timestamp_ms, epoch=epoch)
 
     def _agrees(self, head: Head) -> bool:
         """Whether the newest file of the bucket is what we have: a data directory that was put
         back to an older state carries the same epoch, and is not."""
-        if head.txid > self.logged_txid:
+        txid = max(head.txid, head.reach)
+        if txid > self.logged_txid:
             return False
-        ours = next((batch for batch, _ in self._spool if batch.txid == head.txid), None)
+        ours = self._spool.find(txid)
         return ours is None or ours.timestamp_ms == head.timestamp_ms
 
     async def _next_job(self) -> _Job | None:
         """What to send next; None: there is nothing to send it from."""
         shipped = self.shipped_txid
         assert shipped is not None
-        while self._spool and self._spool[0][0].txid <= shipped:
-            self._shift()
-        if not self._spool or self._spool[0][0].txid != shipped + 1:
+        self._spool.forget(shipped)
+        if self._spool.first_txid != shipped + 1:
             return await self._image_job(shipped + 1)
-        batches = self._some()
-        catalog_txid = max(txid for _, txid in batches)
+        # Not several where replies wait: there, the next begins when the bucket has the one before.
+        some, catalog_txid = self._spool.next(several=self._joins)
         if catalog_txid:
             await self._carrier.catalog_reached(catalog_txid)
-        first, last = batches[0][0], batches[-1][0]
-        pages = _joined([batch.pages for batch, _ in batches])
-        if first.txid == 1:
-            pages = filled(pages, 0)
-        replica, epoch = self.replica, self._carrier.epoch
+        jobs = [self._put_of([each]) for each in some] if len(some) == 2 else [self._put_of(some)]
+        return _Job(some[-1].txid, lambda: [file for put in jobs for file in put()])
 
-        def put() -> int:
-            return replica.put(
-                pages, first.txid, last.txid, timestamp_ms=last.timestamp_ms, epoch=epoch
-            )
-
-        return _Job(last.txid, last.timestamp_ms, put)
-
-    def _some(self) -> list[tuple[Batch, int]]:
-        """The next batch; of many that wait, as many as make one file of a good size.
-
-        A range is not fenced: another owner's fence, `N-N`, would not collide with it. So ranges
-        are sent only where nobody waits for the bucket: there, the next batch begins when the
-        bucket has the one before.
-        """
-        if not self._joins:
-            return [self._spool[0]]
-        some: list[tuple[Batch, int]] = []
-        size = 0
-        for entry in self._spool:
-            size += entry[0].pages.size_bytes
-            if some and size > REPLICA_BATCH_BYTES:
-                break
-            some.append(entry)
-        return some
+    def _put_of(self, batches: list[Batch]) -> Callable[[], list[FileInfo]]:
+        """Send consecutive batches as one. What costs two files anyway is better not joined."""
+        first, last = batches[0].txid, batches[-1]
+        pages = joined([batch.pages for batch in batches])
+        return partial(
+            self.replica.put,
+            pages.filled(0) if first == 1 else pages,
+            first,
+            last.txid,
+            timestamp_ms=last.timestamp_ms,
+            epoch=self._carrier.epoch,
+        )
 
     async def _image_job(self, min_txid: int) -> _Job | None:
         image = await self._carrier.image(self.key, min_txid)
         if image is None:
             return None
-        if image.header.max_txid < min_txid:
-            image.remove()
-            return None
-        replica = self.replica
-
-        def put() -> int:
-            image.put(replica)
-            return image.size
-
-        return _Job(image.header.max_txid, image.header.timestamp_ms, put, image.remove)
-
-    def _shift(self) -> None:
-        batch, _ = self._spool.popleft()
-        self._spool_bytes -= batch.pages.size_bytes
-        self._carrier.dropped(batch.pages.size_bytes)
+        return _Job(image.header.reach, partial(image.put, self.replica), image.remove)
 
     def _moved(self, txid: int) -> None:
         self.shipped_txid = txid
         self.logged_txid = max(self.logged_txid, txid)
-        while self._spool and self._spool[0][0].txid <= txid:
-            self._shift()
+        self._spool.forget(txid)
         self._waiters.arrived(txid)
         self.on_moved()
 
@@ -370,19 +320,6 @@ _REFUSAL = UnavailableError(
     code="bucket_unavailable",
     retry_after_s=1,
 )
-
-
-def _joined(batches: list[PageSet]) -> PageSet:
-    """Consecutive batches as one."""
-    if len(batches) == 1:
-        return batches[0]
-    pages: dict[int, bytes] = {}
-    for each in batches:
-        pages.update(each.pages)
-        if pages and max(pages) > each.commit:  # cut off: not the ones that grow there later
-            pages = {pgno: page for pgno, page in pages.items() if pgno <= each.commit}
-    last = batches[-1]
-    return PageSet(last.page_size, last.commit, dict(sorted(pages.items())))
 
 
 def _nothing() -> None:

@@ -56,7 +56,6 @@ class Shipper:
         directory: bool,
         epoch: int,
         clock: Clock,
-        paced: bool,
         catalog: ObjectKey,
         make_image: MakeImage,
         on_fenced: Callable[[ObjectKey], None],
@@ -64,8 +63,10 @@ class Shipper:
         self.bucket = bucket
         self.epoch = epoch
         self.clock = clock
-        self.pace = Pace(clock) if paced else None
+        self.pace = Pace(clock)
         self.on_shipped: Callable[[Shipment, int], None] = lambda shipment, size: None
+        self.on_removed: Callable[[ObjectKey], None] = lambda key: None
+        """Called on a thread when nothing is left of an object that has ceased to exist."""
         self.recent = RecentFiles()
         self._prefix = prefix
         self._directory = directory
@@ -156,15 +157,20 @@ class Shipper:
         self._resting.pop(key, None)
         replica = self.replica(key)
 
+        def take_away() -> None:
+            replica.remove()
+            self.on_removed(key)
+
         async def remove() -> None:
             if shipment is not None:
                 await shipment.end()
             pause = 0.05
             while True:
                 try:
+                    await self.catalog_known(key)
                     if catalog_txid:
                         await self.catalog_reached(catalog_txid)
-                    await self.on_thread(replica.remove)
+                    await self.on_thread(take_away)
                     return
                 except (UnavailableError, OutcomeUnknownError) as error:
                     if error.code == "object_moved":
@@ -194,6 +200,12 @@ class Shipper:
     async def image(self, key: ObjectKey, min_txid: int) -> ImageFile | None:
         return await self._make_image(key, min_txid)
 
+    async def catalog_known(self, key: ObjectKey) -> None:
+        """A server that was replaced while it was away must not add to what is another's."""
+        catalog = self._shipments.get(self._catalog)
+        if catalog is not None and key != self._catalog:
+            await catalog.reached(0)
+
     async def catalog_reached(self, txid: int) -> None:
         await self.shipment(self._catalog).reached(txid)
 
@@ -203,7 +215,8 @@ class Shipper:
         self.on_shipped(shipment, size)
 
     def fenced(self, shipment: Shipment) -> None:
-        self._shipments.pop(shipment.key, None)
+        if shipment.key != self._catalog:  # which nobody opens again
+            self._shipments.pop(shipment.key, None)
         self._on_fenced(shipment.key)
 
     def dropped(self, bytes: int) -> None:
@@ -212,8 +225,8 @@ class Shipper:
     # --- all of them --------------------------------------------------------------------------
 
     def behind(self) -> list[ObjectKey]:
-        """The objects of which the bucket lacks something."""
-        return [key for key, each in self._shipments.items() if each.is_behind]
+        """The objects of which the bucket lacks something that it is to get."""
+        return [key for key, each in self._shipments.items() if each.is_behind and not each.failed]
 
     def statistics(self) -> ReplicationStatistics:
         """Of this moment."""
@@ -231,12 +244,10 @@ class Shipper:
         """Whether the bucket does not answer just now."""
         return any(each.stalled_since is not None for each in self._shipments.values())
 
-    def refusal(self) -> DosqlError | None:
-        """Why writes that wait for the bucket are refused now."""
-        for each in self._shipments.values():
-            if each.refusal is not None:
-                return each.refusal
-        return None
+    def refusals(self) -> dict[ObjectKey, DosqlError]:
+        """Why writes are refused now, of the objects whose replies wait for the bucket."""
+        found = ((key, each.refusal) for key, each in self._shipments.items())
+        return {key: refusal for key, refusal in found if refusal is not None}
 
     async def drain(self, seconds: float) -> list[ObjectKey]:
         """Wait for the bucket to have everything, but not longer; what it still lacks."""

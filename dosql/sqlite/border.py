@@ -6,6 +6,7 @@ than a fixed sentence about files, disks and the server's own state.
 
 from __future__ import annotations
 
+import os
 import re
 
 import apsw
@@ -69,12 +70,21 @@ _FIXED: dict[type[Exception], tuple[type[DosqlError], str, str]] = {
 _PROTECTED = re.compile(r"^table \S+ may not be (?:modified|dropped|altered|indexed)$")
 """SQLite's own refusal, of its schema and of what virtual tables keep."""
 
+_DISK_RESERVE_BYTES = 1024 * 1024
+"""With less room than this on the disk, "full" means the disk and not the quota."""
+
 _BREAKING = (apsw.CantOpenError, apsw.CorruptError, apsw.IOError, apsw.NotADBError)
 
 
 def is_breaking(error: Exception) -> bool:
     """Whether the connection must not be used again after this error."""
     return isinstance(error, _BREAKING)
+
+
+def is_disk_full(folder: str) -> bool:
+    """Whether it is the disk that has no room left for a file in this folder."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < _DISK_RESERVE_BYTES
 
 
 def translate(

@@ -11,7 +11,6 @@ Whatever is true of the tenant's rows (durable, replicated, restored) is so of t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ import msgspec
 from dosql import limits
 from dosql.sqlite.change_tables import CapturedTable
 from dosql.sqlite.rows import Row
-from dosql.wire import SqlValue
+from dosql.wire.values import SqlValue
 
 if TYPE_CHECKING:
     from dosql.sqlite.connection import Connection
@@ -87,8 +86,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     """The statement of a schema change, the reason of a reset."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
+class Retention(msgspec.Struct, frozen=True):
     """How long changes are kept: until one of these is passed."""
 
     count: int = limits.CHANGES_KEPT_MAX
@@ -96,8 +94,7 @@ class Retention:
     size_bytes: int = limits.CHANGES_KEPT_BYTES_MAX
 
 
-@dataclass(slots=True)
-class _Oldest:
+class _Oldest(msgspec.Struct):
     seq: int
     count: int
     at_ms: int

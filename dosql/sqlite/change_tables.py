@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from dosql.limits import RESERVED_TABLE_PREFIX, SERVER_TABLES
 from dosql.sqlite.rows import Row
@@ -19,8 +20,7 @@ _STORED_NEVER = 2
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CapturedTable:
+class CapturedTable(msgspec.Struct, frozen=True, eq=False):
     """One table as it is until the schema changes."""
 
     name: str

@@ -7,61 +7,31 @@ the file, and how the server's right is lent to a statement and taken back.
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import apsw
+import msgspec
 
 from dosql.clock import Clock
-from dosql.errors import BudgetError, ConflictError, DosqlError, ForbiddenError, QuotaError
+from dosql.errors import BudgetError, ConflictError, DosqlError
 from dosql.limits import (
     DATABASE_BYTES_MAX,
-    INLINE_BULK_PAGES_MAX,
-    INLINE_SQL_BYTES_MAX,
-    PROGRESS_STEPS,
-    PROGRESS_STEPS_ON_THREAD,
-    RESERVED_TABLE_PREFIX,
     RESULT_BYTES_MAX,
     ROWS_MAX,
-    SCHEMA_OBJECTS_MAX,
     SERVER_TABLES,
-    STATEMENT_HEAP_BYTES_MAX,
     VALUE_BYTES_MAX,
 )
 from dosql.sqlite import border
+from dosql.sqlite.budget import Budget
 from dosql.sqlite.opening import open_connection, open_read_only
 from dosql.sqlite.rows import Row
-from dosql.sqlite.sandbox import (
-    INTERNAL_PREPARE_FLAGS,
-    RESERVED_NAME,
-    SERVER_REFERENCE,
-    Right,
-    Sandbox,
-)
+from dosql.sqlite.sandbox import INTERNAL_PREPARE_FLAGS, Right, Sandbox
 from dosql.sqlite.statements import STATEMENTS_MAX, Inspector, Shape
-from dosql.sqlite.watchdog import WATCHDOG
-from dosql.wire import Params, SqlValue
-
-if TYPE_CHECKING:
-    from dosql.sqlite.capture import Capture
-
-_DISK_RESERVE_BYTES = 1024 * 1024
-"""With less room than this on the disk, "full" means the disk and not the quota."""
-_RESERVED_NAMES = (
-    f"SELECT name FROM sqlite_schema WHERE lower(substr(name, 1, {len(RESERVED_TABLE_PREFIX)}))"
-    f" = '{RESERVED_TABLE_PREFIX}'"
-)
-_MADE = (
-    "SELECT name, 'virtual', sql FROM sqlite_schema WHERE type = 'table' AND rootpage = 0"
-    " UNION ALL SELECT m.name, 'parent', f.\"table\""
-    " FROM sqlite_schema AS m, pragma_foreign_key_list(m.name) AS f WHERE m.type = 'table'"
-)
+from dosql.sqlite.value_bounds import ValueBounds, took_too_long
+from dosql.wire.values import Params
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseLimits:
+class DatabaseLimits(msgspec.Struct, frozen=True):
     """What one answer, and the file, may grow to."""
 
     rows: int = ROWS_MAX
@@ -103,29 +73,8 @@ class Connection:
         self._write_refusal: DosqlError | None = None
         self._undone = 0
         """How often something was undone, which no counter of SQLite's shows."""
-        self._scan_steps = 0
-        """What the trace of the running statement counted."""
         self._schema_touched = False
         """The schema changed in the open transaction: a rollback makes shapes wrong."""
-        self.next_txid: Callable[[], int] = _unnumbered
-        """The number of the batch that the next commit will be in."""
-        self._capture: Capture | None = None
-        self._clock = clock
-        self._monotonic = clock.monotonic
-        self._deadline: float | None = None
-        self._expired = False
-        self._movable = False
-        """A statement that takes long here will be run again on a worker thread."""
-        self._length = VALUE_BYTES_MAX
-        """Bytes that a value may have now."""
-        self._bounded: Shape | None = None
-        """The last statement that ran; None: the next one has to be looked at."""
-        self._heap_max = 0
-        self._too_much = False
-        self._committed = False
-        """The running statement has been committed: it is too late to interrupt it."""
-        self.watch = 0
-        self._controlling = threading.Lock()
         self._rows_max = limits.rows
         self._bytes_max = limits.result_bytes
         self._folder = os.path.dirname(os.path.abspath(path))
@@ -140,6 +89,8 @@ class Connection:
             if ours is None:
                 raise
             raise ours from error
+        self._budget = Budget(self._connection, clock)
+        self._bounds = ValueBounds(self._connection, self._pages)
         self._sandbox = Sandbox(self._connection, server_tables)
         self._inspector = Inspector(self._connection, self._sandbox)
         self._known = self._inspector.known
@@ -159,9 +110,6 @@ class Connection:
         frames = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0]
         self.wal_frames = max(0, frames)  # -1: there is no WAL
         connection.authorizer = self._sandbox
-        self._progress_steps = PROGRESS_STEPS
-        connection.set_progress_handler(self._is_past_deadline, PROGRESS_STEPS)
-        connection.set_commit_hook(self._before_commit, id=self._before_commit)
         connection.set_wal_hook(self._on_commit)
 
     @property
@@ -181,11 +129,14 @@ class Connection:
 
     def _count(self, pragma: str) -> int:
         """Asked between events as well, when the deadline of the last one is long past."""
-        deadline, self._deadline = self._deadline, None
+        deadline = self._budget.suspend()
         try:
             return int(str(self.internal_query(f"PRAGMA {pragma}")[0][0]))
         finally:
-            self._deadline = deadline
+            self._budget.resume(deadline)
+
+    def _pages(self) -> int:
+        return int(str(self.internal_query("PRAGMA page_count")[0][0]))
 
     @property
     def state(self) -> tuple[int, int]:
@@ -202,27 +153,8 @@ class Connection:
         after that error they will be, so it also meets those whose values are too long to be
         handled on the event loop.
         """
-        self.watch = 0
-        if movable != self._movable:
-            self._movable = movable
-            self._bounded = None
-        steps = PROGRESS_STEPS_ON_THREAD if on_thread else PROGRESS_STEPS
-        if steps != self._progress_steps:
-            self._progress_steps = steps
-            self._connection.set_progress_handler(self._is_past_deadline, steps)
-        self._expired = self._too_much = self._committed = False
-        self._deadline = None if seconds is None else self._monotonic() + seconds
-        if on_thread and seconds is not None:
-            self._heap_max = apsw.memory_used() + STATEMENT_HEAP_BYTES_MAX
-            WATCHDOG.watch(self, seconds)
-        else:
-            self._heap_max = 0
-
-    def stop_overdue(self) -> None:
-        """Interrupt what runs, if it is past its deadline. Callable from any thread."""
-        with self._controlling:
-            if self._is_past_deadline():
-                self._connection.interrupt()
+        self._bounds.set_movable(movable)
+        self._budget.set(seconds, on_thread=on_thread)
 
     def internal_query(self, sql: str, params: Params = ()) -> list[Row]:
         """Run a statement of the server's and return its rows, without limits on their number.
@@ -232,8 +164,8 @@ class Connection:
         """
         if self._refusal is not None:
             self._refuse()
-        if self._length != VALUE_BYTES_MAX:
-            self._set_length(VALUE_BYTES_MAX)
+        if self._bounds.length != VALUE_BYTES_MAX:
+            self._bounds.widen()
         sandbox = self._sandbox
         right, sandbox.right = sandbox.right, Right.INTERNAL
         try:
@@ -243,7 +175,7 @@ class Connection:
         except Exception as error:
             self._fail(error, sql)
         finally:
-            self._committed = False
+            self._budget.committed = False
             sandbox.right = right
 
     def internal_run(self, sql: str, params: Params = ()) -> int:
@@ -286,100 +218,20 @@ class Connection:
 
     def close(self) -> None:
         """Close the file as it is: an open transaction is lost, the -wal stays. Idempotent."""
-        with self._controlling:  # the watchdog may be about to interrupt what ran here last
-            self.watch = self._heap_max = 0
-            self._deadline = None
+        self._budget.end()
         self._connection.close(True)
-
-    @property
-    def capture(self) -> Capture | None:
-        """The capture of changes; None: they are not captured."""
-        return self._capture
-
-    def install(self, capture: Capture | None) -> None:
-        """Outside of a transaction: capture changes from now on; None: no more."""
-        connection = self._connection
-        self._capture = capture
-        connection.preupdate_hook(None if capture is None else capture.on_change)
-        # Statements prepared before would still truncate tables: this has all prepared anew.
-        connection.authorizer = self._sandbox
-
-    # --- for `replace_contents` -----------------------------------------------------------
-
-    def backup_from(self, other: apsw.Connection) -> apsw.Backup:
-        """SQLite's copy of all pages of ``other`` into this database, in one commit."""
-        if self._refusal is not None:
-            self._refuse()
-        return self._connection.backup("main", other, "main")
-
-    def apply_changeset(
-        self, changeset: bytes, on_conflict: Callable[[int, apsw.TableChange], int]
-    ) -> None:
-        """In a transaction: make the changes of a session; ``on_conflict`` answers as SQLite asks.
-        No trigger fires: what triggers did is among the changes."""
-        connection, sandbox = self._connection, self._sandbox
-        right, sandbox.right = sandbox.right, Right.INTERNAL
-        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
-        try:
-            apsw.Changeset.apply(changeset, connection, conflict=on_conflict)
-        except Exception as error:
-            self._fail(error)
-        finally:
-            connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 1)
-            sandbox.right = right
-
-    def failed(self, error: Exception) -> NoReturn:
-        """Raise what an error of such a copy means."""
-        self._fail(error)
-
-    def replaced(self) -> None:
-        """Other pages may be there: nothing that was known of them holds any more."""
-        self._undone += 1
-        self._known.clear()
-        if self.broken is None:
-            self._encoding = str(self.internal_query("PRAGMA encoding")[0][0])
-            self.internal_query("SELECT count(*) FROM sqlite_schema")
-            # The copy calls no commit hook; who counts commits by it is to see this one.
-            self._control("BEGIN IMMEDIATE")
-            self._control("COMMIT")
 
     # --- for Database --------------------------------------------------------------------
 
-    def _set_length(self, length: int) -> None:
-        self._connection.limit(apsw.SQLITE_LIMIT_LENGTH, length)
-        self._length = length
-        self._bounded = None
-
-    def _bound(self, shape: Shape) -> None:
-        """Before a statement runs: values may be as long as it may handle here."""
-        if shape.bulk and self._movable:
-            self._check_bulk()
-        length = shape.inline_bytes if self._movable else shape.thread_bytes
-        if length != self._length:
-            self._set_length(length)
-        self._bounded = None if shape.bulk else shape
-
-    def _check_bulk(self) -> None:
-        """Raises BudgetError where the event loop is no place for what works on a whole table."""
-        pages = self.internal_query("PRAGMA page_count")[0][0]
-        if int(str(pages)) > INLINE_BULK_PAGES_MAX:
-            raise BudgetError("The statement took longer than allowed.")
-
-    def _check_sql(self, sql: str) -> None:
-        if len(sql) > INLINE_SQL_BYTES_MAX and self._movable:
-            raise BudgetError("The statement took longer than allowed.")
-        if self._length != VALUE_BYTES_MAX:
-            self._set_length(VALUE_BYTES_MAX)
-
     def _inspect(self, sql: str) -> Shape:
-        self._check_sql(sql)
+        self._bounds.check_text(sql)
         try:
             return self._inspector.inspect(sql)
         except Exception as error:
             self._fail(error, sql, preparing=True)
 
     def _inspect_first(self, sql: str) -> tuple[Shape, str]:
-        self._check_sql(sql)
+        self._bounds.check_text(sql)
         try:
             return self._inspector.inspect_first(sql)
         except Exception as error:
@@ -393,43 +245,15 @@ class Connection:
         """
         sandbox = self._sandbox
         right, sandbox.right = sandbox.right, Right.INTERNAL
-        with self._controlling:  # the watchdog looks at it and interrupts in one go
-            deadline, self._deadline = self._deadline, None
+        deadline = self._budget.suspend()
         try:
             self._cursor.execute(sql, prepare_flags=INTERNAL_PREPARE_FLAGS)
         except Exception as error:
             self._fail(error)
         finally:
             sandbox.right = right
-            self._committed = False
-            self._deadline = deadline
-
-    def _reserved_names(self) -> frozenset[SqlValue]:
-        return frozenset(row[0] for row in self.internal_query(_RESERVED_NAMES))
-
-    def _check_names(self, before: frozenset[SqlValue]) -> None:
-        """What the sandbox does not see: the new name in ALTER TABLE ... RENAME TO, the parent of
-        a foreign key, the table that a full-text table shows."""
-        if self._reserved_names() != before:
-            raise ForbiddenError(RESERVED_NAME.message, code=RESERVED_NAME.code)
-        sandbox = self._sandbox
-        for name, kind, sql in self.internal_query(_MADE):
-            if sandbox.is_servers(str(name)):
-                continue
-            if kind == "virtual" and sandbox.shows_servers(str(sql)):
-                raise ForbiddenError(SERVER_REFERENCE.message, code=SERVER_REFERENCE.code)
-            if kind == "parent" and sandbox.is_servers(str(sql)):
-                raise ForbiddenError(SERVER_REFERENCE.message, code=SERVER_REFERENCE.code)
-
-    def _check_schema_size(self) -> None:
-        """Raises QuotaError ``schema_limit``."""
-        count = self.internal_query("SELECT count(*) FROM sqlite_schema")[0][0]
-        if int(str(count)) > SCHEMA_OBJECTS_MAX:
-            raise QuotaError(
-                f"A database has at most {SCHEMA_OBJECTS_MAX:,} tables, indexes, views and "
-                "triggers.",
-                code="schema_limit",
-            )
+            self._budget.committed = False
+            self._budget.resume(deadline)
 
     def _drop_cursor(self) -> None:
         """End a statement whose rows were not all drawn."""
@@ -456,14 +280,13 @@ class Connection:
             error,
             sql=sql,
             preparing=preparing,
-            expired=self._expired,
-            no_space=isinstance(error, apsw.FullError) and self._is_disk_full(),
+            expired=self._budget.expired,
+            no_space=isinstance(error, apsw.FullError) and border.is_disk_full(self._folder),
             denial=self._sandbox.denial,
         )
-        shortened = self._movable and self._length < VALUE_BYTES_MAX and not preparing
-        if shortened and isinstance(error, apsw.TooBigError):
-            ours = BudgetError("The statement took longer than allowed.")
-        if self._too_much and isinstance(error, apsw.InterruptError):
+        if self._bounds.are_tight and not preparing and isinstance(error, apsw.TooBigError):
+            ours = took_too_long()
+        if self._budget.too_much and isinstance(error, apsw.InterruptError):
             ours = BudgetError("The statement needs too much memory.", code="memory_limit")
         refusal = self._write_refusal
         if refusal is not None and isinstance(error, apsw.ReadOnlyError):
@@ -477,41 +300,11 @@ class Connection:
             raise error
         raise ours from error
 
-    def _is_disk_full(self) -> bool:
-        disk = os.statvfs(self._folder)
-        return disk.f_bavail * disk.f_frsize < _DISK_RESERVE_BYTES
-
-    def _is_past_deadline(self) -> bool:
-        """SQLite's progress callback: True interrupts the statement.
-
-        SQLite calls it once more behind the last step of a statement, and would report one as
-        interrupted that has just been committed.
-        """
-        if self._committed:
-            return False
-        if self._heap_max and apsw.memory_used() > self._heap_max:
-            self._too_much = True
-            return True
-        deadline = self._deadline
-        if deadline is None or self._monotonic() < deadline:
-            return False
-        self._expired = True
-        return True
-
-    def _before_commit(self) -> bool:
-        """SQLite's commit hook: from here to the end of the statement nothing may stop it."""
-        self._committed = True
-        return False
-
     def _on_commit(self, connection: apsw.Connection, schema: str, frames: int) -> int:
         """SQLite's WAL hook, after each commit."""
         self.wal_frames = frames
-        self._committed = False
+        self._budget.committed = False
         return apsw.SQLITE_OK
-
-
-def _unnumbered() -> int:
-    return 0
 
 
 def aborted(code: str) -> ConflictError:

@@ -20,18 +20,14 @@ from typing import Any, Literal, Protocol
 import apsw
 
 from dosql.errors import BudgetError, ConflictError, DosqlError, OverloadedError, SqlError
-from dosql.limits import SQL_BYTES_MAX, VALUE_BYTES_MAX
 from dosql.sqlite.connection import DatabaseLimits
 from dosql.sqlite.execution import Captured, Execution, Outcome, check_returns_rows, not_read_only
 from dosql.sqlite.rows import Row, Rows, RunResult, draw, size_of
-from dosql.sqlite.sandbox import Right
-from dosql.sqlite.statements import Shape, Statement, check_text
-from dosql.wire import Params
+from dosql.sqlite.script import Script
+from dosql.sqlite.statements import Shape, Statement
+from dosql.wire.values import Params
 
 __all__ = ["Database", "DatabaseLimits", "OperationLike", "Row", "Rows", "RunResult", "Statement"]
-
-SCRIPT_BYTES_MAX = 64 * 1024 * 1024
-"""A migration or an import may be longer than a request's statement."""
 
 
 class OperationLike(Protocol):
@@ -48,9 +44,6 @@ class OperationLike(Protocol):
 
 class Database(Execution):
     """What tenants may do with their file."""
-
-    _script_statement = ""
-    """What runs of a script."""
 
     def query(self, sql: str, params: Params = (), *, read_only: bool = False) -> Rows:
         """Run one statement that returns rows, and return all of them.
@@ -69,8 +62,8 @@ class Database(Execution):
         shape = self._known.get(sql) or self._inspect(sql)
         if not shape.plain_read:
             return self._query_guarded(shape, params, read_only)
-        if shape is not self._bounded:
-            self._bound(shape)
+        if shape is not self._bounds.bounded:
+            self._bounds.bound(shape)
         try:
             return Rows(
                 shape.columns,
@@ -91,8 +84,8 @@ class Database(Execution):
         if not shape.plain_read:
             rows = self._query_guarded(shape, params, read_only)
             return Rows(rows.columns, rows.rows[:1])
-        if shape is not self._bounded:
-            self._bound(shape)
+        if shape is not self._bounds.bounded:
+            self._bounds.bound(shape)
         cursor = self._connection.cursor()  # its own: closing it ends the read at once
         try:
             row = cursor.execute(shape.text, params).fetchone()
@@ -125,8 +118,8 @@ class Database(Execution):
             return self._run_captured(shape, params)
         if not shape.plain_write:
             return self._run_guarded(shape, params)
-        if shape is not self._bounded:
-            self._bound(shape)
+        if shape is not self._bounds.bounded:
+            self._bounds.bound(shape)
         before = connection.total_changes()
         try:
             self._cursor.execute(shape.text, params)
@@ -134,7 +127,7 @@ class Database(Execution):
             self._drop_cursor()
             self._fail_write(error, sql, before)
         finally:
-            self._committed = False
+            self._budget.committed = False
         # A write that SQLite does not count, ANALYZE say, leaves changes() as it was.
         changed = connection.total_changes() != before
         return RunResult(connection.changes() if changed else 0, connection.last_insert_rowid())
@@ -159,7 +152,7 @@ class Database(Execution):
         check_returns_rows(shape)
         if not shape.read_only:
             raise not_read_only()
-        self._bound(shape)
+        self._bounds.bound(shape)
         cursor = self._connection.cursor()
         try:
             yield from cursor.execute(shape.text, params)
@@ -200,29 +193,7 @@ class Database(Execution):
         It may do what a tenant may, and set ``user_version`` and the like; it must leave
         BEGIN and COMMIT out.
         """
-        check_text(script)
-        nested = self._open()
-        connection, sandbox = self._connection, self._sandbox
-        right = sandbox.right
-        length = connection.limit(apsw.SQLITE_LIMIT_SQL_LENGTH, SCRIPT_BYTES_MAX)
-        try:
-            names = self._reserved_names()
-            self._touch_schema()
-            sandbox.watch("")
-            if self._length != VALUE_BYTES_MAX:
-                self._set_length(VALUE_BYTES_MAX)
-            sandbox.right = Right.OPERATOR
-            self._step_script(script)
-            self._check_names(names)
-            sandbox.right = right
-            self._close(nested=nested)
-        except BaseException:
-            sandbox.right = right
-            self._undo(nested=nested)
-            raise
-        finally:
-            connection.limit(apsw.SQLITE_LIMIT_SQL_LENGTH, length or SQL_BYTES_MAX)
-            self._known.clear()
+        Script(self, script).run()
 
     def split(self, sql: str) -> tuple[Shape, str]:
         """What the first statement is, for `execute`, and the text behind it, empty if that is
@@ -289,7 +260,7 @@ class Database(Execution):
     # --- inside --------------------------------------------------------------------------
 
     def _operate(self, operation: OperationLike, read_only: bool) -> Rows | RunResult:
-        if self._deadline is not None and self._is_past_deadline():
+        if self._budget.is_spent():
             raise BudgetError("The batch took longer than allowed.")
         params: Params = () if operation.params is None else operation.params
         if operation.type == "run":
@@ -301,27 +272,3 @@ class Database(Execution):
         self._rows_max -= len(found.rows)
         self._bytes_max -= size_of(found.rows)
         return found
-
-    def _step_script(self, script: str) -> None:
-        cursor = self._connection.cursor()
-        cursor.exec_trace = self._on_script_statement
-        self._script_statement = ""
-        try:
-            for _ in cursor.execute(script, can_cache=False):
-                pass
-            self._settle_script("")
-        except Exception as error:
-            self._fail(error, script)
-        finally:
-            cursor.close(True)
-
-    def _on_script_statement(self, cursor: apsw.Cursor, sql: str, bindings: object) -> bool:
-        self._check_still_open()
-        self._settle_script(sql)
-        return True
-
-    def _settle_script(self, following: str) -> None:
-        """Between two statements of a script, and behind the last."""
-        if self._capture is not None:
-            self._capture.settle(self._script_statement)
-            self._script_statement = following

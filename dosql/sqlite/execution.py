@@ -12,9 +12,10 @@ import msgspec
 from dosql.errors import ForbiddenError, InvalidRequestError
 from dosql.limits import RESERVED_TABLE_PREFIX
 from dosql.sqlite.rows import Row, Rows, RunResult, decode, draw, lenient
+from dosql.sqlite.schema_checks import check_names, check_schema_size, reserved_names
 from dosql.sqlite.statements import UNBOUND, Shape
 from dosql.sqlite.transactions import Savepoint, Transactions
-from dosql.wire import Params
+from dosql.wire.values import Params
 
 _GUARD = f"{RESERVED_TABLE_PREFIX}guard"
 _STEPS = "SQLITE_STMTSTATUS_FULLSCAN_STEP"
@@ -35,6 +36,9 @@ class Outcome(msgspec.Struct, frozen=True):
 
 class Execution(Transactions):
     """What `Database` is made of."""
+
+    _scan_steps = 0
+    """What the trace of the running statement counted."""
 
     def _outcome(self, shape: Shape, params: Params) -> Outcome:
         """Run any statement; the limits are those of the connection at the moment."""
@@ -60,7 +64,7 @@ class Execution(Transactions):
     def _rows_of(self, shape: Shape, params: Params) -> list[Row]:
         if not shape.plain_read and not shape.plain_write:
             return self._guarded(shape, params, keep=bool(shape.columns))
-        self._bound(shape)
+        self._bounds.bound(shape)
         before = self._connection.total_changes()
         try:
             found = self._cursor.execute(shape.text, params)
@@ -72,7 +76,7 @@ class Execution(Transactions):
             self._fail_write(error, shape.text, before)
             return []
         finally:
-            self._committed = False
+            self._budget.committed = False
 
     def _fail_write(self, error: Exception, sql: str, before: int) -> None:
         """`_fail`, unless SQLite interrupted the write in a transaction behind its last step: what
@@ -140,13 +144,13 @@ class Execution(Transactions):
     def _guarded(self, shape: Shape, params: Params, *, keep: bool) -> list[Row]:
         """Run a statement that could leave something behind when it fails half-way: rows are
         drawn after all writes, and new names are seen only after the change."""
-        self._bound(shape)
-        names = self._reserved_names() if shape.check_after else None
+        self._bounds.bound(shape)
+        names = reserved_names(self) if shape.check_after else None
         self._control(f"SAVEPOINT {_GUARD}")
         try:
             if shape.schema:
                 self._touch_schema()
-            self._bound(shape)
+            self._bounds.bound(shape)
             self._cursor.execute(shape.text, params)
             if keep:
                 rows = draw(self._cursor, self._rows_max, self._bytes_max)
@@ -155,9 +159,9 @@ class Execution(Transactions):
                 for _ in self._cursor:
                     pass
             if names is not None:
-                self._check_names(names)
+                check_names(self, self._sandbox, names)
             if shape.creates:
-                self._check_schema_size()
+                check_schema_size(self)
             self._control(f"RELEASE {_GUARD}")
         except BaseException as error:
             self._drop_cursor()

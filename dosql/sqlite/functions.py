@@ -3,11 +3,13 @@
 SQLite's own ``instr`` and ``replace`` compare at every place, its ``trim`` each character with each
 of the set: seconds to minutes with two arguments of 1 MB, in which no deadline and no interrupt is
 looked at. Text that is not UTF-8 is an error here, ``invalid_text``.
+
+They hold Python's lock while they run, on whatever thread, and so the event loop waits for them:
+long values are therefore gone through in pieces, with a pause between two (see `large_text`).
 """
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable
 from itertools import takewhile
@@ -16,13 +18,23 @@ from typing import Any
 import apsw
 
 from dosql.limits import VALUE_BYTES_MAX
-from dosql.wire import SqlValue
+from dosql.sqlite.large_text import (
+    LARGE,
+    PIECE,
+    characters_of,
+    find,
+    find_bytes,
+    pause,
+    replace_all,
+)
+from dosql.wire.values import SqlValue
 
 _SMALL_SET = 16
 """Characters that `str.strip` compares one by one, fast enough."""
-_CHUNK = 64 * 1024
 _UNHEX_CHARACTERS_MAX = 512 * 1024
-_HEX = re.compile(r"[0-9A-Fa-f]+")
+_HEX = b"0123456789ABCDEFabcdef"
+_NO_HEX = bytes(each for each in range(256) if each not in _HEX)
+_HEX_OR_NOT = bytes(ord("h") if each in _HEX else ord(" ") for each in range(256))
 _local = threading.local()
 
 
@@ -46,12 +58,12 @@ def override(connection: apsw.Connection) -> None:
 def instr(value: SqlValue, wanted: SqlValue) -> int | None:
     """Where ``wanted`` first is, from 1; 0: nowhere. In bytes if both are blobs."""
     if isinstance(value, str) and isinstance(wanted, str):
-        return value.find(wanted) + 1
+        return find(value, wanted) + 1
     if value is None or wanted is None:
         return None
     if isinstance(value, bytes) and isinstance(wanted, bytes):
-        return value.find(wanted) + 1
-    return _text(value).find(_text(wanted)) + 1
+        return find_bytes(value, wanted) + 1
+    return find(_text(value), _text(wanted)) + 1
 
 
 def replace(value: SqlValue, old: SqlValue, new: SqlValue) -> SqlValue:
@@ -65,6 +77,11 @@ def replace(value: SqlValue, old: SqlValue, new: SqlValue) -> SqlValue:
     if new is None:
         return None
     text, by = _text(value), _text(new)
+    if len(text) > LARGE:
+        replaced = replace_all(text, pattern, by, VALUE_BYTES_MAX)
+        if replaced is None:
+            raise apsw.TooBigError("string or blob too big")
+        return replaced
     found = text.count(pattern) if len(by) > len(pattern) else 0
     if found and _bytes(text) + found * (_bytes(by) - _bytes(pattern)) > VALUE_BYTES_MAX:
         raise apsw.TooBigError("string or blob too big")
@@ -94,22 +111,22 @@ def unhex(value: SqlValue, ignored: SqlValue) -> bytes | None:
     text = _text(value).partition("\0")[0]  # as SQLite, which takes NUL for the end here
     if len(text) > _UNHEX_CHARACTERS_MAX:
         raise apsw.TooBigError("string or blob too big")
-    between = set(_HEX.sub("", text))
-    digits: list[str] = _HEX.findall(text)
-    if between and not between <= set(_text(ignored)):
+    data = text.encode()
+    between = characters_of(data.translate(None, _HEX).decode())
+    if between and not between <= characters_of(_text(ignored)):
         return None
-    if any(len(each) % 2 for each in digits):
+    if b"h" in data.translate(_HEX_OR_NOT).replace(b"hh", b""):  # a run of them that is odd
         return None
-    return bytes.fromhex("".join(digits))
+    return bytes.fromhex(data.translate(None, _NO_HEX).decode())
 
 
 def _trim(value: SqlValue, characters: SqlValue, *, left: bool, right: bool) -> str | None:
     if value is None or characters is None:
         return None
-    text, chars = _text(value), set(_text(characters).partition("\0")[0])
+    text, chars = _text(value), characters_of(_text(characters).partition("\0")[0])
     if not chars:
         return text
-    if len(chars) <= _SMALL_SET:
+    if len(chars) <= _SMALL_SET and len(text) <= LARGE:
         few = "".join(chars)
         text = text.lstrip(few) if left else text
         return text.rstrip(few) if right else text
@@ -123,13 +140,14 @@ def _run(text: str, chars: set[str], direction: int) -> int:
     length = 0
     while length < len(text):
         if direction > 0:
-            chunk = text[length : length + _CHUNK]
+            piece = text[length : length + PIECE]
         else:
-            chunk = text[max(0, len(text) - length - _CHUNK) : len(text) - length][::-1]
-        run = sum(1 for _ in takewhile(chars.__contains__, chunk))
-        length += run
-        if run < len(chunk):
-            break
+            piece = text[max(0, len(text) - length - PIECE) : len(text) - length]
+        if set(piece) <= chars:
+            length += len(piece)
+            pause()
+            continue
+        return length + sum(1 for _ in takewhile(chars.__contains__, piece[::direction]))
     return length
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dosql.errors import BudgetError, QuotaError, RequestError
 from dosql.sqlite.database import Database
@@ -43,8 +44,7 @@ class MigrationError(RequestError):
     default_code = "migration_invalid"
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
+class Migration(msgspec.Struct, frozen=True):
     """One file."""
 
     version: int

@@ -39,12 +39,14 @@ def replace_contents(db: Database, source: Path) -> None:
         _copy_pages(db, other)
     finally:
         other.close()
-        db.replaced()
+        _forget_contents(db)
 
 
 def _copy_pages(db: Database, other: apsw.Connection) -> None:
+    if db._refusal is not None:
+        db._refuse()
     try:
-        with db.backup_from(other) as backup:
+        with db._connection.backup("main", other, "main") as backup:
             backup.step(_PAGES_AT_ONCE)
             if not backup.done:
                 raise apsw.BusyError
@@ -53,4 +55,16 @@ def _copy_pages(db: Database, other: apsw.Connection) -> None:
             "A statement that is still being read stands in the way.", code="object_busy"
         ) from error
     except Exception as error:
-        db.failed(error)
+        db._fail(error)
+
+
+def _forget_contents(db: Database) -> None:
+    """Other pages may be there: nothing that was known of them holds any more."""
+    db._undone += 1
+    db._known.clear()
+    if db.broken is None:
+        db._encoding = str(db.internal_query("PRAGMA encoding")[0][0])
+        db.internal_query("SELECT count(*) FROM sqlite_schema")
+        # The copy calls no commit hook; who counts commits by it is to see this one.
+        db._control("BEGIN IMMEDIATE")
+        db._control("COMMIT")

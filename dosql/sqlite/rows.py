@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from dosql.errors import LimitError
-from dosql.wire import SqlValue
+from dosql.wire.values import SqlValue
 
 Row = tuple[SqlValue, ...]
 

@@ -14,7 +14,7 @@ from dosql.errors import InvalidRequestError
 from dosql.sqlite.costs import value_limits
 from dosql.sqlite.rows import Row, RunResult
 from dosql.sqlite.sandbox import INTERNAL_PREPARE_FLAGS, Right, Sandbox
-from dosql.wire import Params, SqlValue
+from dosql.wire.values import Params, SqlValue
 
 if TYPE_CHECKING:
     from dosql.sqlite.database import Database

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from dosql.errors import ConflictError
 from dosql.limits import RESERVED_TABLE_PREFIX
 from dosql.sqlite.connection import Connection, aborted
 
+if TYPE_CHECKING:
+    from dosql.sqlite.capture import Capture
+
 _SAVEPOINT = f"{RESERVED_TABLE_PREFIX}savepoint"
 """One name for all: SQLite takes the innermost of that name."""
+
+
+def _unnumbered() -> int:
+    return 0
 
 
 class Transactions(Connection):
@@ -20,6 +28,23 @@ class Transactions(Connection):
     write, a full disk. After that everything but `rollback` is refused with ConflictError
     ``transaction_aborted``, so that no later statement commits by itself.
     """
+
+    next_txid: Callable[[], int] = staticmethod(_unnumbered)
+    """The number of the batch that the next commit will be in."""
+    _capture: Capture | None = None
+
+    @property
+    def capture(self) -> Capture | None:
+        """The capture of changes; None: they are not captured."""
+        return self._capture
+
+    def install(self, capture: Capture | None) -> None:
+        """Outside of a transaction: capture changes from now on; None: no more."""
+        connection = self._connection
+        self._capture = capture
+        connection.preupdate_hook(None if capture is None else capture.on_change)
+        # Statements prepared before would still truncate tables: this has all prepared anew.
+        connection.authorizer = self._sandbox
 
     def begin(self) -> None:
         """Open a transaction.

@@ -20,9 +20,12 @@ _FRAME_HEADER_BYTES = 24
 
 
 class WalReader:
-    """One object's ``-wal`` file, opened when first read."""
+    """One object's ``-wal`` file, opened when first read, to be read from its start on."""
 
     def __init__(self, database: Path, page_size: int) -> None:
+        self._page_count = database.stat().st_size // page_size
+        """Of the database after all that was read."""
+        self._read = 0
         self._path = database.with_name(database.name + "-wal")
         self._page_size = page_size
         self._fd: int | None = None
@@ -30,7 +33,9 @@ class WalReader:
     def read(self, start: int, end: int) -> PageSet:
         """The pages in frames ``start`` (from 0) up to, not including, ``end``.
 
-        ``end`` follows a commit. Pages that the commit cut off are left out.
+        ``end`` follows a commit. Pages that the commit cut off are left out. A page that the
+        database grew by and that is in no frame is zeros: SQLite was never seen to leave one out,
+        but it need not write what a transaction added and freed again.
 
         Raises:
             CorruptError: the frames are not what SQLite said it committed.
@@ -51,12 +56,14 @@ class WalReader:
         if len(data) != wanted:
             raise CorruptError("The write-ahead log is shorter than what was committed.")
         newest: dict[int, int] = {}
-        commit = 0
+        commit, least = 0, self._page_count
         for at in range(0, wanted, frame_bytes):
             pgno, commit, frame_salts = _FRAME.unpack_from(data, at)
             if frame_salts != salts:
                 raise CorruptError("The write-ahead log does not hold what was committed.")
             newest[pgno] = at + _FRAME_HEADER_BYTES
+            if commit and commit < least:
+                least = commit
         if not commit:
             raise CorruptError("The write-ahead log ends inside a transaction.")
         size = self._page_size
@@ -65,7 +72,10 @@ class WalReader:
             for pgno in sorted(newest)
             if pgno <= commit
         }
-        return PageSet(size, commit, pages)
+        follows = start in (0, self._read)
+        self._read, self._page_count = end, commit
+        found = PageSet(size, commit, pages)
+        return found.filled(least) if follows and commit > least else found
 
     def close(self) -> None:
         """Give the descriptor back."""

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from dosql.clock import Clock
+from dosql.durability import Durability
 from dosql.errors import DosqlError
 from dosql.host.grounds import Leaving, Nobody
 from dosql.log.records import ObjectKey
@@ -38,8 +39,8 @@ class MemoryGrounds:
         """Every awake object's, in the order in which they woke."""
         return list(self._awake.values())
 
-    async def ground(self, key: ObjectKey) -> MemoryGround:
-        """See `Grounds`."""
+    async def ground(self, key: ObjectKey, durability: Durability = "local") -> MemoryGround:
+        """See `Grounds`; here everything waits for the same `MemoryLog`."""
         await asyncio.sleep(0)  # the file of a real one is opened on a thread
         if self._killed is not None:
             raise type(self._killed)(self._killed.message, code=self._killed.code)
@@ -72,7 +73,7 @@ class MemoryGrounds:
     def kill(self, error: DosqlError) -> None:
         """End every object's life, and wake none any more, as the end of the process does."""
         self._killed = error
-        self.log.end()
+        self.log.end(error)
         for ground in self.all():
             ground.break_(error)
 

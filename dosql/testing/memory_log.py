@@ -116,9 +116,15 @@ class MemoryLog:
         for flush in flushes:
             flush.resolve(error)
 
-    def end(self) -> None:
-        """Nothing becomes durable any more, as after a power loss."""
+    def end(self, error: DosqlError | None = None) -> None:
+        """Nothing becomes durable any more, as after a power loss. With ``error``, nobody waits
+        for that any more either: whoever does gets it."""
         self._crashed = True
+        if error is not None:
+            flushes = [*self._current, self._next]
+            self._current = []
+            for flush in flushes:  # the last one stays, for whoever comes now
+                flush.resolve(error)
 
     def crash(self) -> MemoryLog:
         """`end` this log: the one that the next host finds."""

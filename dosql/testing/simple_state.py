@@ -36,11 +36,11 @@ class SimpleState(ObjectState):
         id = IdFactory("test").from_name(name)
         ground = MemoryGround(ObjectKey(id.raw, 1), clock=time)
         activation = Activation(ground, clock=time, timers=timers)
-        store = AlarmStore(activation, time, has_handler=lambda: True)
+        store = AlarmStore(activation.access, time, has_handler=lambda: True)
         storage = ObjectStorage(
             activation,
-            entries=KeyValueStore(activation),
-            sql=Sql(activation),
+            entries=KeyValueStore(activation.access),
+            sql=Sql(activation.access),
             alarms=Alarms(store, time),
             alarm_store=store,
         )
@@ -57,18 +57,17 @@ class SimpleState(ObjectState):
         async def nothing() -> None:
             """The section behind those that were asked for before."""
 
-        await self._activation.section(nothing)
+        await self._activation.sections.run(nothing)
         await self._activation.synced()
 
     async def _deliver(
         self, connection: Connection, event: SocketEvent, started: Callable[[], None]
     ) -> None:
         async def run() -> None:
+            started()
             for handler in self._sockets.begin(self.object, connection, event):
                 outcome: Any = handler()
                 if outcome is not None:
                     await outcome
 
-        task = await self._activation.start(run)
-        started()
-        await task
+        await self._activation.run(run)

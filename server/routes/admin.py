@@ -10,16 +10,9 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from dosql.errors import InvalidRequestError
 from dosql.host.names import check_tenant_name
-from dosql.wire import (
-    CreateTenant,
-    CreateToken,
-    MigrationReport,
-    RunMigrations,
-    TenantInfo,
-    TenantPage,
-    TokenCreated,
-    TokenInfo,
-)
+from dosql.wire.migrations import MigrationReport, RunMigrations
+from dosql.wire.tenants import CreateTenant, TenantInfo, TenantPage
+from dosql.wire.tokens import CreateToken, TokenCreated, TokenInfo
 from server.components import Components
 
 PAGE_MAX = 1_000

@@ -26,7 +26,8 @@ from dosql.host.names import check_tenant_name
 from dosql.host.sessions import Session
 from dosql.host.tenant import Tenant
 from dosql.limits import USERS_PAGE_MAX
-from dosql.wire import INT64_MAX
+from dosql.wire.values import INT64_MAX
+from server.auth import Auth
 from server.components import Components
 from server.context import RequestContext, context_of
 from server.replies import AnyRequest
@@ -37,68 +38,74 @@ _CURSOR = re.compile(r"(\d{1,19})-(\d{1,19})", re.ASCII)
 
 @post("/auth/signup", tags=["Auth"])
 async def sign_up(
-    request: AnyRequest, data: JSONBody[SignUp], components: NamedDependency[Components]
+    request: AnyRequest,
+    data: JSONBody[SignUp],
+    auth: NamedDependency[Auth],
+    components: NamedDependency[Components],
 ) -> SessionCreated:
     """Make a user of the role `user` and log in. 409 `email_taken`."""
-    if components.auth.is_signup_open:
+    if auth.is_signup_open:
         tenant = await _visited(request, components)
     else:
         tenant = await _owned(request, components)
-    return await components.auth.sign_up(tenant, data, components.auth.address_of(request.scope))
+    return await auth.sign_up(tenant, data, auth.address_of(request.scope))
 
 
 @post("/auth/login", tags=["Auth"], status_code=200)
 async def log_in(
-    request: AnyRequest, data: JSONBody[LogIn], components: NamedDependency[Components]
+    request: AnyRequest,
+    data: JSONBody[LogIn],
+    auth: NamedDependency[Auth],
+    components: NamedDependency[Components],
 ) -> SessionCreated:
     """Begin a session. 401 `invalid_credentials`, whatever is wrong."""
     tenant = await _visited(request, components)
-    return await components.auth.log_in(tenant, data, components.auth.address_of(request.scope))
+    return await auth.log_in(tenant, data, auth.address_of(request.scope))
 
 
 @post("/auth/refresh", tags=["Auth"], status_code=200)
-async def refresh(request: AnyRequest, components: NamedDependency[Components]) -> SessionCreated:
+async def refresh(request: AnyRequest, auth: NamedDependency[Auth]) -> SessionCreated:
     """Change the session's token; the old one is dead at once."""
     tenant, session = _session(context_of(request.scope))
-    return await components.auth.refresh(tenant, session)
+    return await auth.refresh(tenant, session)
 
 
 @post("/auth/logout", tags=["Auth"], status_code=204)
-async def log_out(request: AnyRequest, components: NamedDependency[Components]) -> None:
+async def log_out(request: AnyRequest, auth: NamedDependency[Auth]) -> None:
     """End the session."""
     tenant, session = _session(context_of(request.scope))
-    await components.auth.log_out(tenant, session)
+    await auth.log_out(tenant, session)
 
 
 @get("/auth/me", tags=["Auth"])
-async def me(request: AnyRequest, components: NamedDependency[Components]) -> CurrentSession:
+async def me(request: AnyRequest, auth: NamedDependency[Auth]) -> CurrentSession:
     """Whose session it is."""
     _, session = _session(context_of(request.scope))
-    return components.auth.current(session)
+    return auth.current(session)
 
 
 @post("/auth/password", tags=["Auth"], status_code=200)
 async def change_password(
-    request: AnyRequest, data: JSONBody[ChangePassword], components: NamedDependency[Components]
+    request: AnyRequest, data: JSONBody[ChangePassword], auth: NamedDependency[Auth]
 ) -> SessionCreated:
     """Choose another password. All sessions of the user end; the reply begins a new one."""
     tenant, session = _session(context_of(request.scope))
-    address = components.auth.address_of(request.scope)
-    return await components.auth.change_password(tenant, session, data, address)
+    address = auth.address_of(request.scope)
+    return await auth.change_password(tenant, session, data, address)
 
 
 @post("/auth/ticket", tags=["Auth"])
-async def ticket(request: AnyRequest, components: NamedDependency[Components]) -> TicketCreated:
+async def ticket(request: AnyRequest, auth: NamedDependency[Auth]) -> TicketCreated:
     """A ticket for one WebSocket or event stream of this tenant: `?ticket=...` within 30 s."""
     context = context_of(request.scope)
     assert context.principal is not None and context.tenant is not None
-    return components.auth.ticket(context.principal, context.tenant)
+    return auth.ticket(context.principal, context.tenant)
 
 
 @get("/api/v1/users", tags=["Users"])
 async def users(
     request: AnyRequest,
-    components: NamedDependency[Components],
+    auth: NamedDependency[Auth],
     limit: Annotated[
         int, QueryParameter(ge=1, le=INT64_MAX, description="Users per page; at most 100.")
     ] = 20,
@@ -116,7 +123,7 @@ async def users(
     tenant = context_of(request.scope).tenant
     assert tenant is not None
     query = UserQuery(min(limit, USERS_PAGE_MAX), offset, _text(search), _after(cursor))
-    return await components.auth.users(tenant, query)
+    return await auth.users(tenant, query)
 
 
 @put("/tenants/{name:str}/users/{user_id:int}/role", tags=["Users"])
@@ -124,13 +131,14 @@ async def set_role(
     name: FromPath[str],
     user_id: FromPath[int],
     data: JSONBody[SetRole],
+    auth: NamedDependency[Auth],
     components: NamedDependency[Components],
 ) -> UserInfo:
     """Give a user another role; all sessions of that user end."""
     tenant = components.host.tenants.get(check_tenant_name(name))
     if not 0 < user_id <= INT64_MAX:
         raise InvalidRequestError("A user's id is a number from 1.")
-    return await components.auth.set_role(tenant, user_id, data)
+    return await auth.set_role(tenant, user_id, data)
 
 
 async def _visited(request: AnyRequest, components: Components) -> Tenant:

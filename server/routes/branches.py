@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from dosql.host.names import check_tenant_name
-from dosql.wire import (
+from dosql.wire.branches import (
     BranchDiff,
     BranchInfo,
     BranchList,

@@ -15,7 +15,7 @@ from litestar.params import FromPath
 
 from dosql.errors import InvalidRequestError, QuotaError
 from dosql.host.names import check_tenant_name
-from dosql.wire import TenantInfo
+from dosql.wire.tenants import TenantInfo
 from server.asgi import ClientGone, Receive, Scope, Send
 from server.components import Components
 from server.replies import AnyRequest, AsgiReply

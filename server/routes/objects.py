@@ -10,7 +10,7 @@ from litestar.params import FromPath, QueryParameter
 
 from dosql.errors import InvalidRequestError
 from dosql.limits import OBJECT_NAME_BYTES_MAX
-from dosql.wire import ObjectPage
+from dosql.wire.objects import ObjectPage
 from server.components import Components
 from server.routes.admin import PAGE_MAX
 

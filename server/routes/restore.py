@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from dosql.host.names import check_tenant_name
-from dosql.wire import RestoreReply, RestoreRequest
+from dosql.wire.restores import RestoreReply, RestoreRequest
 from server.components import Components
 
 

@@ -8,7 +8,7 @@ from litestar.params import FromPath, JSONBody
 
 from dosql.bookmarks import Bookmark
 from dosql.host.names import check_tenant_name
-from dosql.wire import (
+from dosql.wire.snapshots import (
     PruneReply,
     PruneRequest,
     SnapshotInfo,

@@ -17,7 +17,7 @@ from dosql.errors import NotFoundError
 from dosql.host.tenant import Tenant
 from dosql.objects.idempotency import Idempotency
 from dosql.objects.interactive import InteractiveTransaction
-from dosql.wire import TransactionOpened
+from dosql.wire.statements import TransactionOpened
 from server.asgi import Receive, Scope, Send
 from server.components import Components
 from server.context import RequestContext, context_of

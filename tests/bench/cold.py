@@ -22,7 +22,8 @@ from typing import Any
 import apsw
 import minio as minio_client
 
-from dosql.host.cold_tier import ColdTierSettings, Durability
+from dosql.durability import Durability
+from dosql.host.cold_settings import ColdTierSettings
 from dosql.host.host import Host, HostSettings
 from dosql.host.tenant import Tenant
 from dosql.replica.bucket import Bucket
@@ -141,7 +142,7 @@ async def amplification(bench: Bench, writes: int) -> None:
         for number in range(writes):
             row = number * 7_919 % 9_000 + 1
             await one.call(_run("UPDATE t SET body = randomblob(1000) WHERE id = ?", row))
-            instance = host._awake.peek(key)
+            instance = host.node.awake.peek(key)
             assert instance is not None
             pages += 1
             await asyncio.sleep(0.02)

@@ -27,13 +27,21 @@ _LOG_VALUE_BYTES = 24 * 1024
 
 
 def start_ms(directory: Path, count: int) -> dict[str, Any]:
-    """From spawning the process to the first answer to a query."""
-    times = []
-    for number in range(count):
+    """From spawning the process to the first answer to a query, on a new data directory. One start
+    ahead of them is not counted: it writes the bytecode of what changed since the last."""
+    times_ms: list[float] = []
+    cpu_ms: list[float] = []
+    for number in range(count + 1):
         with start_dosql(directory / f"start-{number}") as server:
             server.call("POST", "/query", {"sql": "SELECT 1"}, "acme")
-            times.append((time.perf_counter() - server.spawned_at) * 1000)
-    return {"medianMs": round(median(times), 1), "maxMs": round(max(times), 1), "count": count}
+            times_ms.append((time.perf_counter() - server.spawned_at) * 1000)
+            cpu_ms.append(server.cpu_s() * 1000)
+    return {
+        "medianMs": round(median(times_ms[1:]), 1),
+        "maxMs": round(max(times_ms[1:]), 1),
+        "medianProcessorMs": round(median(cpu_ms[1:])),
+        "count": count,
+    }
 
 
 def idle(directory: Path, tenants: int, seconds: float) -> dict[str, Any]:

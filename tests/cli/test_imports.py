@@ -49,6 +49,21 @@ def test_serve_does_not_load_the_client() -> None:
     assert not loaded & {"httpx2", "rich", "prompt_toolkit", "typer"}
 
 
+def test_serve_loads_only_what_the_first_answers_need() -> None:
+    """uvicorn's own command line, the framework and the passwords have time, or are never used."""
+    loaded = loaded_by("serve", "--listen", "nonsense")
+    late = {
+        "argon2",
+        "boto3",
+        "click",
+        "cronsim",
+        "litestar",
+        "multiprocessing",
+        "prometheus_client",
+    }
+    assert not loaded & late
+
+
 def test_both_ways_into_the_server_know_the_same_flags() -> None:
     """The short way does not load what shows help and explains mistakes."""
     flags = {"--" + name.replace("_", "-") for name in inspect.signature(serve).parameters}

@@ -16,7 +16,7 @@ from dosql.cli.output import printable
 from dosql.cli.parameters import parse_params, parse_value
 from dosql.cli.shell.statements import is_complete, split_statements, transaction_verb
 from dosql.client import Rows
-from dosql.wire import SqlValue
+from dosql.wire.values import SqlValue
 
 
 @pytest.mark.parametrize(

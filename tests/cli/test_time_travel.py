@@ -14,7 +14,7 @@ import pytest
 
 from dosql.cli.differences import print_diff
 from dosql.client import Tenant
-from dosql.wire import BranchDiff, RowDifference, SchemaDifference, TableDifference
+from dosql.wire.branches import BranchDiff, RowDifference, SchemaDifference, TableDifference
 from tests.cli.conftest import ROOT, Run, environment
 from tests.support.server import ServerProcess
 

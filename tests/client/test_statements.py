@@ -13,7 +13,7 @@ import pytest
 
 from dosql.client import AsyncClient, AsyncTenant, Rows, RunResult, Tenant
 from dosql.errors import InvalidRequestError, SqlError
-from dosql.wire import SqlValue
+from dosql.wire.values import SqlValue
 
 VALUES = [
     None,

@@ -20,7 +20,8 @@ from dosql.errors import (
     NotFoundError,
     OutcomeUnknownError,
 )
-from dosql.wire import MigrationReport, TenantInfo
+from dosql.wire.migrations import MigrationReport
+from dosql.wire.tenants import TenantInfo
 from tests.support.server import ServerProcess
 
 COUNT = "SELECT count(*) AS n FROM people"

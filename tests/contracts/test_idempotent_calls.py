@@ -73,7 +73,7 @@ async def called(host: Host, name: str, method: str, key: str) -> tuple[Any, boo
 
 
 def files_of(host: Host) -> set[Path]:
-    objects = host._directory.objects
+    objects = host.node.directory.objects
     return {path.relative_to(objects) for path in objects.rglob("*") if path.is_file()}
 
 

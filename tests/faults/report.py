@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dosql.clock import SystemRandomness
 from dosql.errors import CorruptError
-from dosql.host.host import recover
+from dosql.host.storage import recover
 from dosql.log.disk import RealDisk
 from dosql.log.node_log import NodeLog
 from dosql.log.records import Batch, ObjectKey

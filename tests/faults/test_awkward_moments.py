@@ -11,7 +11,8 @@ import pytest
 
 from dosql.clock import SystemRandomness
 from dosql.errors import CorruptError, DosqlError, UnavailableError
-from dosql.host.host import Host, recover
+from dosql.host.host import Host
+from dosql.host.storage import recover
 from dosql.log.disk import RealDisk
 from dosql.log.node_log import LogWriteError, NodeLog
 from dosql.log.records import Batch, ObjectKey
@@ -48,15 +49,15 @@ async def test_an_object_that_was_checkpointed_before_it_slept_keeps_its_place_i
     host = await Host.start(settings(tmp_path))
     tenant = await tenant_with_items(host)
     await execute(tenant, "INSERT INTO items(value) VALUES ('early')")
-    instance = host._awake.peek(tenant.key)
+    instance = host.node.awake.peek(tenant.key)
     assert instance is not None
     if reason == "export":
         async with host.tenants.export("acme"):
             pass
     else:
-        await host._awake.checkpoint(instance)
+        await host.node.upkeep.checkpoint(instance)
     before = host.tenants.info("acme").txid
-    await host._awake.sleep(instance)
+    await host.node.awake.sleep(instance)
     await execute(tenant, "INSERT INTO items(value) VALUES ('late')")
     assert host.tenants.info("acme").txid == before + 1
     await crashed(host)
@@ -110,10 +111,10 @@ async def test_an_object_file_whose_sync_failed_is_written_again_before_the_log_
         await execute(tenant, "INSERT INTO items(value) VALUES ('kept')")
         file = database_path(tmp_path / "objects", tenant.key)
         with pytest.raises((OSError, DosqlError)):
-            await host._awake.make_durable(tenant.key)
+            await host.node.upkeep.make_durable(tenant.key)
         assert operations == ["sync"]
         assert await answered(host, "acme", "SELECT value FROM items") == [["kept"]]
-        await host._awake.make_durable(tenant.key)
+        await host.node.upkeep.make_durable(tenant.key)
         assert "pwrite" in operations[1:]
         assert operations[-1] == "sync"
         assert await answered(host, "acme", "SELECT value FROM items") == [["kept"]]
@@ -145,7 +146,7 @@ async def test_nobody_writes_to_a_tenant_whose_creation_is_not_durable_yet(
             await creation
         with pytest.raises(DosqlError):
             await write
-        await until(lambda: host._awake.peek(tenant.key) is None)
+        await until(lambda: host.node.awake.peek(tenant.key) is None)
 
 
 async def test_a_host_whose_log_fails_for_good_still_stops_and_gives_its_directory_back(
@@ -207,7 +208,7 @@ async def test_an_object_whose_file_is_missing_is_not_served_empty(
 ) -> None:
     host = await Host.start(settings(tmp_path))
     tenant = await tenant_with_items(host)
-    await host._awake.make_durable(tenant.key)
+    await host.node.upkeep.make_durable(tenant.key)
     await execute(tenant, "INSERT INTO items(value) VALUES ('kept')")
     await (host.close() if end == "clean" else crashed(host))
     database_path(tmp_path / "objects", tenant.key).unlink()

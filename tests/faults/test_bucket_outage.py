@@ -96,6 +96,7 @@ def test_in_mode_bucket_writes_are_refused_reads_go_on_and_nothing_is_lost(
         assert "nothing was written" in refused.json()["error"]
         ready = server.request("GET", "/ready")
         assert ready.status == 503
+        assert ready.code == "bucket_unavailable"
         assert "bucket" in ready.json()["error"]
         setting.mend()
         server.wait_for(lambda: setting.behind() == 0, "the bucket")

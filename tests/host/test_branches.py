@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dosql.errors import ConflictError, NotFoundError
-from dosql.host.cold_tier import ColdTierSettings
+from dosql.host.cold_settings import ColdTierSettings
 from dosql.host.host import Host
 from dosql.host.tenant import Tenant
 from dosql.replica.local_bucket import LocalBucket

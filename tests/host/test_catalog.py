@@ -22,7 +22,7 @@ from dosql.host.host import Host
 from dosql.log.records import ObjectKey
 from dosql.sqlite.database import Database
 from dosql.sqlite.migrations import apply_migrations
-from dosql.wire import Params, SqlValue
+from dosql.wire.values import Params, SqlValue
 from tests.support.hosts import crashed, running_host, settings
 
 
@@ -34,12 +34,12 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
 
 @pytest.fixture
 def rooms(host: Host) -> Catalog:
-    return Catalog("room", host._catalog_instance)
+    return Catalog("room", host.node.catalog)
 
 
 @pytest.fixture
 def index(host: Host) -> AlarmIndex:
-    return AlarmIndex(host._catalog_instance)
+    return AlarmIndex(host.node.catalog)
 
 
 def key(number: int, incarnation: int = 1) -> ObjectKey:
@@ -68,7 +68,7 @@ async def test_objects_are_found_by_id_and_by_name(rooms: Catalog) -> None:
 
 
 async def test_namespaces_do_not_see_each_other(host: Host, rooms: Catalog) -> None:
-    other = Catalog("counter", host._catalog_instance)
+    other = Catalog("counter", host.node.catalog)
     await rooms.put(named("a", 1))
     await other.put(named("a", 1))
     other.delete_nowait("a")
@@ -122,7 +122,7 @@ async def test_the_index_gives_what_is_due_the_longest_overdue_first(
     host: Host, rooms: Catalog, index: AlarmIndex
 ) -> None:
     assert index.earliest() is None and index.due(10**15, 9) == []
-    await Catalog("counter", host._catalog_instance).put(named("c", 1, alarm_at_ms=20))
+    await Catalog("counter", host.node.catalog).put(named("c", 1, alarm_at_ms=20))
     await rooms.put(named("a", 1, alarm_at_ms=30))
     await rooms.put(nameless(2, alarm_at_ms=10))
     await rooms.put(nameless(3))
@@ -159,13 +159,13 @@ async def test_an_alarm_is_noted_for_the_life_it_is_of(rooms: Catalog, index: Al
 
 async def test_the_index_outlives_a_crash(tmp_path: Path) -> None:
     host = await Host.start(settings(tmp_path))
-    rooms = Catalog("room", host._catalog_instance)
+    rooms = Catalog("room", host.node.catalog)
     await rooms.put(nameless(1))
     rooms.set_alarm_nowait(key(1), 5)
     await rooms.durable()
     await crashed(host)
     async with running_host(tmp_path) as host:
-        assert AlarmIndex(host._catalog_instance).earliest() == 5
+        assert AlarmIndex(host.node.catalog).earliest() == 5
 
 
 async def test_the_questions_of_the_clock_use_the_index_alone(host: Host) -> None:
@@ -177,12 +177,12 @@ async def test_the_questions_of_the_clock_use_the_index_alone(host: Host) -> Non
             asked.append(sql)
             return super()._read(sql, params)
 
-    index = Asked(host._catalog_instance)
+    index = Asked(host.node.catalog)
     index.earliest()
     index.due(5, 9)
     index.due(5, 9, DueAlarm(1, "room", key(1), None))
     assert len(asked) == 3
-    db = host._catalog_instance().db
+    db = host.node.catalog().db
     for sql in asked:
         params = [1] * sql.count("?")
         plan = [str(row[3]) for row in db.internal_query(f"EXPLAIN QUERY PLAN {sql}", params)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import threading
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from tests.support.cold import (
     add,
     drained,
     file_of,
+    impatient,
     key_of,
     killed,
     replica_of,
@@ -38,6 +40,8 @@ from tests.support.cold import (
 )
 from tests.support.hosts import call, execute, tenant_with_items, until
 
+__all__ = ["impatient"]
+
 
 @pytest.fixture
 def bucket() -> SwitchedBucket:
@@ -47,17 +51,6 @@ def bucket() -> SwitchedBucket:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writes are refused at once after a failure, and replies wait half a second."""
-    monkeypatch.setattr("dosql.replica.shipment.REPLICA_REFUSE_AFTER_S", 0.0)
-    monkeypatch.setattr("dosql.replica.shipment.REPLICA_RETRY_S_MAX", 0.05)
-    monkeypatch.setattr("dosql.replica.shipper.REPLICA_RETRY_S_MAX", 0.05)
-    monkeypatch.setattr("dosql.objects.instance.REPLICA_WAIT_S", 0.5)
-    monkeypatch.setattr("dosql.replica.shipment.REPLICA_WAIT_S", 0.5)
-    monkeypatch.setattr("dosql.host.cold_tier.REPLICA_DRAIN_S", 0.2)
 
 
 async def stored(data: Path, bucket: SwitchedBucket, *rows: str, durability: Any = "local") -> Any:
@@ -149,7 +142,7 @@ async def test_a_killed_host_ships_what_only_its_log_had_one_file_per_batch(
     await drained(host)
     bucket.away = True
     await add(tenant, *"abcde")
-    newest, key = host._awake.txid(tenant.key), tenant.key
+    newest, key = host.node.awake.txid(tenant.key), tenant.key
     await killed(host)
     bucket.away = False
     async with replicated_host(data, bucket) as host:
@@ -228,7 +221,7 @@ async def test_what_the_log_still_has_completes_the_bucket_before_a_restore(
     tenant = await tenant_with_items(host)
     await add(tenant, "shipped")
     await host.tenants.awake.sleep_now(tenant.key)
-    await host._awake.make_durable(tenant.key)
+    await host.node.upkeep.make_durable(tenant.key)
     await drained(host)
     bucket.away = True
     await add(host.tenants.get("acme"), "only in the log")
@@ -290,8 +283,8 @@ async def crashed_restore(
     assert cold is not None
     fence_by_another(host, key)
     await add(tenant, "void")
-    await until(lambda: cold.is_void(key))
-    await host._awake.settled()
+    await until(lambda: cold.retrieval.is_void(key))
+    await host.node.awake.moves.settled()
 
     def crash(*_: object, **__: object) -> None:
         raise OSError("the power is gone")
@@ -299,11 +292,11 @@ async def crashed_restore(
     with monkeypatch.context() as patch:
         if not marks:
             other = data.with_name("mark")
-            patch.setattr("dosql.host.cold_tier.damaged_path", lambda path: other)
+            patch.setattr("dosql.host.placing.damaged_path", lambda path: other)
         if at == "write_position":
-            patch.setattr("dosql.host.cold_tier.write_position", crash)
+            patch.setattr("dosql.host.placing.write_position", crash)
         else:
-            patch.setattr(type(cold._disk), at, crash)
+            patch.setattr(type(cold.retrieval._disk), at, crash)
         with pytest.raises(DosqlError):
             await values(host.tenants.get("acme"))
         await killed(host)
@@ -410,7 +403,7 @@ async def test_a_replaced_server_that_deletes_a_tenant_deletes_nothing_in_the_bu
     async with replicated_host(tmp_path / "second", bucket) as second:
         await first.tenants.delete("acme")
         assert first.cold is not None
-        await until(lambda: first.cold is not None and first.cold.replaced)
+        await until(lambda: first.cold is not None and first.cold.retrieval.replaced)
         await drained(first)
         assert await values(second.tenants.get("acme")) == ["mine"]
         assert replica_of(second, tenant.key).files() != []
@@ -692,3 +685,73 @@ async def test_an_object_is_acknowledged_only_when_the_bucket_s_catalog_knows_of
     assert len(host.objects.list("jar", "", 10, None).objects) == 3
     assert [await jar(name).add() for name in ("first", "second", "third")] == [2, 2, 2]
     await host.close()
+
+
+# --- whose the bucket is ----------------------------------------------------------------------
+
+
+async def test_a_server_that_starts_on_its_old_directory_takes_over_before_it_serves(
+    data: Path, bucket: SwitchedBucket, tmp_path: Path
+) -> None:
+    """In the mode local too, though it could do without the bucket: its catalog may be another's
+    since, and then its own is void."""
+    async with replicated_host(data, bucket) as first:
+        await tenant_with_items(first)
+    async with replicated_host(tmp_path / "second", bucket) as second:
+        await tenant_with_items(second, "globex")
+        await drained(second)
+        async with replicated_host(data, bucket) as first:
+            assert [each.name for each in first.tenants.list("", 10, None).tenants] == [
+                "acme",
+                "globex",
+            ]
+            with contextlib.suppress(DosqlError):  # it has the log, so it may still say yes
+                await second.tenants.create("late")
+            await until(lambda: second.cold is not None and second.cold.retrieval.replaced)
+            with pytest.raises(UnavailableError) as raised:
+                await second.check()
+            assert raised.value.code == "object_moved"
+
+
+async def test_a_server_that_starts_without_its_bucket_adds_nothing_to_what_is_another_s(
+    data: Path, bucket: SwitchedBucket, tmp_path: Path
+) -> None:
+    """The other one has the catalog, but has not touched the tenant yet."""
+    async with replicated_host(data, bucket) as first:
+        tenant = await tenant_with_items(first)
+    async with replicated_host(tmp_path / "second", bucket) as second:
+        before = shipped_txid(second, tenant.key)
+        bucket.away = True
+        first = await start_host(data, bucket)
+        await add(first.tenants.get("acme"), "late")
+        await until(lambda: first.cold is not None and first.cold.shipper.is_stalled())
+        bucket.away = False
+        await until(lambda: first.cold is not None and first.cold.retrieval.replaced)
+        await first.close()
+        assert shipped_txid(second, tenant.key) == before
+        assert await values(second.tenants.get("acme")) == []
+
+
+async def test_an_image_of_the_newest_commit_is_ours_after_a_restart(
+    data: Path, bucket: SwitchedBucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The commit log has the same commit: the time of both must be that at which it was made."""
+    host = await start_host(data, bucket)
+    tenant = await tenant_with_items(host)
+    await drained(host)
+    bucket.away = True
+    assert host.cold is not None
+    await add(tenant, "on its way")
+    await until(host.cold.shipper.is_stalled)
+    await add(tenant, "kept")
+    shipment = host.cold.shipper.find(tenant.key)
+    assert shipment is not None
+    shipment.drop_spool()
+    bucket.away = False
+    await drained(host)
+    assert host.cold._images == 1
+    await killed(host)
+    async with replicated_host(data, bucket) as host:
+        await drained(host)
+        assert await values(host.tenants.get("acme")) == ["on its way", "kept"]
+    assert "taken over" not in caplog.text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import apsw
 
-from dosql.host.cold_tier import ColdTierSettings
+from dosql.host.cold_settings import ColdTierSettings
 from dosql.host.host import Host, HostSettings
 from dosql.host.tenant import Tenant
 from dosql.replica.local_bucket import LocalBucket

@@ -18,7 +18,7 @@ from dosql.replica.bucket_errors import BucketUnavailableError
 from dosql.replica.bucket_usage import BucketUsage
 from dosql.replica.layout import Layout
 from dosql.replica.memory_bucket import MemoryBucket
-from dosql.replica.plan import SNAPSHOT_LEVEL, FileInfo, restore_plan
+from dosql.replica.plan import SNAPSHOT_LEVEL, restore_plan
 from dosql.replica.recent_files import RecentFiles
 from dosql.replica.replica import Replica
 from dosql.replica.retention import RetentionSettings
@@ -74,10 +74,9 @@ class Node:
             n: bytes([txid % 256, n % 256]) * 256 for n in range(1, 41 if first else pages + 1)
         }
         now = self.clock.now_ms()
-        size = self.replica(key).put(
-            PageSet(512, 40, content), txid, txid, timestamp_ms=now, epoch=1
-        )
-        self.compaction.shipped(key, FileInfo(0, txid, txid, size, now))
+        batch = PageSet(512, 40, content)
+        for file in self.replica(key).put(batch, txid, txid, timestamp_ms=now, epoch=1):
+            self.compaction.shipped(key, file)
 
     def spans(self, level: int, key: ObjectKey = KEY) -> list[tuple[int, int]]:
         files = self.replica(key).listing(level)

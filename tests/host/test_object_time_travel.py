@@ -12,7 +12,7 @@ import pytest
 
 from dosql import App, DurableObject
 from dosql.errors import DosqlError, InvalidRequestError, NotFoundError, ObjectResetError
-from dosql.host.cold_tier import ColdTierSettings
+from dosql.host.cold_settings import ColdTierSettings
 from dosql.host.host import Host
 from dosql.replica.local_bucket import LocalBucket
 from tests.support.hosts import crashed, running_host, settings, until

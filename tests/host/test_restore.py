@@ -16,7 +16,7 @@ import pytest
 from dosql.bookmarks import Bookmark
 from dosql.errors import ConflictError, CorruptError, InvalidRequestError, NotFoundError
 from dosql.host.changes import ChangeSettings
-from dosql.host.cold_tier import ColdTierSettings
+from dosql.host.cold_settings import ColdTierSettings
 from dosql.host.host import Host
 from dosql.host.tenant import Tenant
 from dosql.replica.local_bucket import LocalBucket

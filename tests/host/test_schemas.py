@@ -9,7 +9,7 @@ import pytest
 from dosql.errors import (
     DosqlError,
 )
-from dosql.wire import RunMigrations
+from dosql.wire.migrations import RunMigrations
 from tests.support.hosts import (
     execute,
     migration,

@@ -25,7 +25,7 @@ from server.auth_attempts import OF_ACCOUNT, OF_ADDRESS, OF_CLIENT, Attempts, Ke
 from server.auth_tickets import Tickets
 from server.auth_watch import Watches
 from server.gate import Principal
-from server.run import default_migrations
+from server.host_settings import default_migrations
 
 LIFE_S, IDLE_S = 1_000.0, 100.0
 
@@ -185,7 +185,7 @@ async def test_two_commits_in_one_batch_are_told_apart(world: World) -> None:
 async def test_a_tenant_that_slept_knows_its_sessions(world: World) -> None:
     token = await world.log_in()
     await world.check(token)
-    await world.host._awake.sleep_now(world.tenant.key)
+    await world.host.node.awake.sleep_now(world.tenant.key)
     assert await world.check(token)
 
 
@@ -204,9 +204,9 @@ async def test_following_a_session_does_not_wake_its_tenant(world: World) -> Non
     still_valid = world.sessions.follow(world.tenant, session)
     answer = still_valid()
     assert answer is True or await answer  # type: ignore[misc]
-    await world.host._awake.sleep_now(world.tenant.key)
+    await world.host.node.awake.sleep_now(world.tenant.key)
     assert still_valid() is True
-    assert world.host._awake.peek(world.tenant.key) is None
+    assert world.host.node.awake.peek(world.tenant.key) is None
     world.clock.advance(IDLE_S)
     assert still_valid() is False
 
@@ -279,7 +279,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def sleep(self) -> None:
-        self.run(self.world.host._awake.sleep_now(self.world.tenant.key))
+        self.run(self.world.host.node.awake.sleep_now(self.world.tenant.key))
 
     @rule()
     def restart(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 import dosql.host.snapshots
 from dosql.bookmarks import Bookmark
 from dosql.errors import ConflictError, NotFoundError
-from dosql.host.cold_tier import ColdTierSettings
+from dosql.host.cold_settings import ColdTierSettings
 from dosql.host.host import Host, HostSettings
 from dosql.replica.local_bucket import LocalBucket
 from dosql.replica.plan import RAW_LEVEL, FileInfo

@@ -10,7 +10,7 @@ import pytest
 from dosql.bookmarks import Bookmark
 from dosql.clock import SystemClock
 from dosql.errors import ConflictError, NotFoundError
-from dosql.host.cold_tier import ColdTierSettings
+from dosql.host.cold_settings import ColdTierSettings
 from dosql.host.host import Host
 from dosql.replica.local_bucket import LocalBucket
 from dosql.replica.plan import RAW_LEVEL

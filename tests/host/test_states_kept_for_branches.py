@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dosql.bookmarks import Bookmark
-from dosql.host.cold_tier import ColdTierSettings
+from dosql.host.cold_settings import ColdTierSettings
 from dosql.host.host import Host
 from dosql.replica.local_bucket import LocalBucket
 from dosql.replica.plan import RAW_LEVEL

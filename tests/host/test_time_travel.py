@@ -14,7 +14,7 @@ import pytest
 from dosql.bookmarks import Bookmark
 from dosql.clock import iso_from_ms
 from dosql.errors import ForbiddenError, InvalidRequestError, NotFoundError
-from dosql.host.cold_tier import ColdTierSettings
+from dosql.host.cold_settings import ColdTierSettings
 from dosql.host.host import Host
 from dosql.host.tenant import Tenant
 from dosql.replica.local_bucket import LocalBucket
@@ -123,7 +123,7 @@ async def test_states_beyond_the_bounds_are_removed_the_longest_unused_first(hos
     for mark in marks:
         await rows_at(tenant, str(mark))
     assert len(states) == 3
-    assert len(list(host._directory.states.iterdir())) == 3
+    assert len(list(host.node.directory.states.iterdir())) == 3
     assert states.holds(tenant.key, marks[-1].txid)
     assert not states.holds(tenant.key, marks[0].txid)
     assert len(await rows_at(tenant, str(marks[0]))) == 1
@@ -134,7 +134,7 @@ async def test_the_states_of_a_deleted_tenant_are_removed(host: Host) -> None:
     mark = str(await insert(tenant, "one"))
     await rows_at(tenant, mark)
     await host.tenants.delete("acme")
-    assert not list(host._directory.states.iterdir())
+    assert not list(host.node.directory.states.iterdir())
     again = await host.tenants.ensure("acme")
     with pytest.raises(NotFoundError):
         await rows_at(again, mark)

@@ -39,8 +39,8 @@ class Subject:
         self.log = log or MemoryLog()
         self.ground = MemoryGround(key, log=self.log, clock=self.clock)
         self.activation = Activation(self.ground, clock=self.clock, timers=self.clock)
-        self.kv = KeyValueStore(self.activation)
-        self.sql = Sql(self.activation)
+        self.kv = KeyValueStore(self.activation.access)
+        self.sql = Sql(self.activation.access)
 
     async def run(self, body: Callable[[], Any]) -> Any:
         """``body``, sync or async, as one event."""
@@ -182,7 +182,7 @@ async def test_such_a_task_is_refused_while_a_critical_section_has_the_storage(
     subject: Subject,
 ) -> None:
     waits = asyncio.Event()
-    section = subject.begin(lambda: subject.activation.transaction(waits.wait))
+    section = subject.begin(lambda: subject.activation.access.transaction(waits.wait))
     await turns()
     with pytest.raises(ConflictError) as caught:
         subject.kv.put("k", 1)
@@ -290,7 +290,7 @@ async def test_nothing_else_runs_while_concurrency_is_blocked(subject: Subject) 
             await asyncio.sleep(0)
 
     async def body() -> None:
-        await subject.activation.block_concurrency_while(blocked)
+        await subject.activation.sections.block_concurrency_while(blocked)
         seen.append("after")
 
     async def other() -> None:
@@ -320,7 +320,7 @@ async def test_another_event_under_way_goes_on_only_after_the_section(subject: S
 
     first = subject.begin(under_way)
     await turns()
-    await subject.run(lambda: subject.activation.block_concurrency_while(blocked))
+    await subject.run(lambda: subject.activation.sections.block_concurrency_while(blocked))
     await first
     assert seen == ["blocked", "under way"]
 
@@ -332,14 +332,16 @@ async def test_a_failing_section_resets_the_object(subject: Subject) -> None:
     other = subject.begin(asyncio.Event().wait)
     await turns()
     with pytest.raises(ObjectResetError, match="ValueError: no"):
-        await subject.run(lambda: subject.activation.block_concurrency_while(blocked))
+        await subject.run(lambda: subject.activation.sections.block_concurrency_while(blocked))
     with pytest.raises(ObjectResetError):
         await other
     assert subject.ground.broken is not None
 
 
 async def test_a_section_that_takes_too_long_resets_the_object(subject: Subject) -> None:
-    task = subject.begin(lambda: subject.activation.block_concurrency_while(asyncio.Event().wait))
+    task = subject.begin(
+        lambda: subject.activation.sections.block_concurrency_while(asyncio.Event().wait)
+    )
     await turns()
     subject.clock.advance(SECTION_S_MAX + 1)
     with pytest.raises(OverloadedError) as caught:
@@ -354,7 +356,7 @@ async def test_sections_nest_to_a_limit(subject: Subject) -> None:
 
     async def nested(depth: int) -> None:
         depths.append(depth)
-        await subject.activation.section(lambda: nested(depth + 1))
+        await subject.activation.sections.run(lambda: nested(depth + 1))
 
     with pytest.raises(ConflictError) as caught:
         await subject.run(lambda: nested(0))
@@ -370,7 +372,7 @@ async def test_a_section_that_nobody_awaits_runs_before_the_next_event(subject: 
         await asyncio.sleep(0)
         seen.append("loaded")
 
-    first = subject.begin(lambda: subject.activation.section(load) and None)
+    first = subject.begin(lambda: subject.activation.sections.run(load) and None)
     second = subject.begin(lambda: seen.append("event"))
     await asyncio.gather(first, second)
     assert seen == ["loaded", "event"]
@@ -383,7 +385,7 @@ async def test_a_call_to_oneself_in_a_section_is_refused_instead_of_hanging(
         await subject.run(lambda: 1)
 
     with pytest.raises(ConflictError) as caught:
-        await asyncio.wait_for(subject.run(lambda: subject.activation.section(blocked)), 5)
+        await asyncio.wait_for(subject.run(lambda: subject.activation.sections.run(blocked)), 5)
     assert caught.value.code == "object_deadlock"
 
 
@@ -396,7 +398,7 @@ async def test_two_objects_that_wait_for_each_other_are_found(subject: Subject) 
             await both.wait()
             await calls.run(lambda: None)
 
-        await of.run(lambda: of.activation.section(body))
+        await of.run(lambda: of.activation.sections.run(body))
 
     outcomes = await asyncio.wait_for(
         asyncio.gather(critical(subject, other), critical(other, subject), return_exceptions=True),
@@ -432,8 +434,8 @@ async def test_objects_that_call_each_other_while_both_are_busy_go_on(subject: S
 
     tasks = [begin(subject, other), begin(other, subject)]
     sections = [
-        subject.begin(lambda: subject.activation.section(turns)),
-        other.begin(lambda: other.activation.section(turns)),
+        subject.begin(lambda: subject.activation.sections.run(turns)),
+        other.begin(lambda: other.activation.sections.run(turns)),
     ]
     assert await asyncio.wait_for(asyncio.gather(*tasks), 5) == [1, 1]
     await asyncio.gather(*sections)
@@ -442,7 +444,7 @@ async def test_objects_that_call_each_other_while_both_are_busy_go_on(subject: S
 async def test_a_call_that_is_given_up_before_its_turn_does_not_keep_it(subject: Subject) -> None:
     other = Subject(subject.log, ObjectKey(bytes(32), 2))
     opened = asyncio.Event()
-    section = other.begin(lambda: other.activation.section(opened.wait))
+    section = other.begin(lambda: other.activation.sections.run(opened.wait))
     await turns()
 
     async def impatient() -> str:
@@ -489,7 +491,7 @@ async def test_calls_side_by_side_are_no_deadlock(subject: Subject) -> None:
 
     async def body() -> list[Any]:
         return await asyncio.gather(
-            *(other.run(lambda: other.activation.section(slow)) for _ in range(3))
+            *(other.run(lambda: other.activation.sections.run(slow)) for _ in range(3))
         )
 
     assert await asyncio.wait_for(subject.run(body), 5) == [1, 1, 1]
@@ -506,7 +508,7 @@ async def test_a_transaction_is_undone_as_a_whole_when_it_raises(subject: Subjec
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        await subject.run(lambda: subject.activation.transaction(body))
+        await subject.run(lambda: subject.activation.access.transaction(body))
     assert await subject.run(lambda: [subject.get("a"), subject.get("b")]) == [None, None]
 
 
@@ -518,7 +520,7 @@ async def test_a_crash_in_a_transaction_leaves_nothing_of_it(subject: Subject) -
         await waits.wait()
         subject.kv.put("b", 2)
 
-    task = subject.begin(lambda: subject.activation.transaction(body))
+    task = subject.begin(lambda: subject.activation.access.transaction(body))
     await turns()
     survivor = subject.survivor()
     assert await survivor.run(lambda: survivor.get("a")) is None
@@ -533,9 +535,9 @@ async def test_transactions_nest_and_the_inner_one_can_be_undone_alone(subject: 
     async def outer() -> None:
         subject.kv.put("outer", 1)
         with pytest.raises(ValueError, match="no"):
-            await subject.activation.transaction(inner)
+            await subject.activation.access.transaction(inner)
 
-    await subject.run(lambda: subject.activation.transaction(outer))
+    await subject.run(lambda: subject.activation.access.transaction(outer))
     assert await subject.run(lambda: [subject.get("outer"), subject.get("inner")]) == [1, None]
 
 
@@ -547,7 +549,7 @@ async def test_a_synchronous_transaction_is_undone_alone(subject: Subject) -> No
     def body() -> None:
         subject.kv.put("outer", 1)
         with pytest.raises(ValueError, match="no"):
-            subject.activation.transaction_sync(inner)
+            subject.activation.access.transaction_sync(inner)
 
     await subject.run(body)
     assert await subject.run(lambda: [subject.get("outer"), subject.get("inner")]) == [1, None]
@@ -562,7 +564,7 @@ async def test_a_frame_from_a_transaction_waits_for_its_commit(subject: Subject)
         subject.activation.emit(lambda: sent.append("x"))
         await waits.wait()
 
-    task = subject.begin(lambda: subject.activation.transaction(body))
+    task = subject.begin(lambda: subject.activation.access.transaction(body))
     await turns()
     assert sent == []
     waits.set()
@@ -574,7 +576,7 @@ async def test_work_on_a_thread_keeps_everybody_else_out(subject: Subject) -> No
     seen: list[str] = []
 
     async def body() -> None:
-        rows = await subject.activation.on_thread(lambda db: db.query("SELECT 1").rows)
+        rows = await subject.activation.access.on_thread(lambda db: db.query("SELECT 1").rows)
         seen.append(f"rows {rows}")
 
     first = subject.begin(body)
@@ -672,7 +674,7 @@ async def test_a_timeout_that_comes_while_the_turn_is_awaited_reaches_the_code(
 
     event = subject.begin(timed)
     await turns()
-    section = subject.begin(lambda: subject.activation.section(critical))
+    section = subject.begin(lambda: subject.activation.sections.run(critical))
     asyncio.get_running_loop().call_later(0.05, waits.set)
     await section
     assert await event == "timed out"

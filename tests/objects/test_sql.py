@@ -21,7 +21,7 @@ from dosql.errors import (
 )
 from dosql.limits import VALUE_BYTES_MAX
 from dosql.objects import sql as sql_module
-from dosql.objects.sql import Sql
+from dosql.objects.sql import Ingested, Sql
 from dosql.sqlite.database import Database
 from tests.support.direct_access import DirectAccess
 
@@ -366,3 +366,66 @@ async def test_what_fails_on_a_thread_leaves_nothing_behind(sql: Sql) -> None:
             "DELETE FROM artist WHERE id = 1; INSERT INTO artist VALUES(2,2,2)"
         )
     assert sql.exec("SELECT count(*) AS n FROM artist").one() == {"n": 3}
+
+
+# --- ingest -----------------------------------------------------------------------------------
+
+
+def test_ingest_runs_what_is_complete_and_gives_back_the_rest(sql: Sql) -> None:
+    done = sql.ingest("SELECT name FROM artist; DELETE FROM artist WHERE id > 1; INSERT INTO art")
+    assert done == Ingested(" INSERT INTO art", 3, 2, 2)
+    assert sql.exec("SELECT count(*) AS n FROM artist").one() == {"n": 1}
+    done = sql.ingest(f"{done.remainder}ist VALUES (9, 'it;s', NULL);\n")
+    assert (done.remainder, done.rows_written, done.statement_count) == ("\n", 1, 1)
+    assert sql.exec("SELECT name FROM artist WHERE id = 9").one() == {"name": "it;s"}
+
+
+def test_a_text_may_be_cut_anywhere(sql: Sql) -> None:
+    text = """
+        -- a comment; with a semicolon
+        CREATE TABLE "odd;name" ([a;b] TEXT, `c;d` TEXT);
+        INSERT INTO "odd;name" VALUES ('it''s; this', /* or; */ 'that');;
+        CREATE TRIGGER renamed AFTER UPDATE ON artist BEGIN
+            INSERT INTO "odd;name" VALUES (old.name, new.name);
+            DELETE FROM artist WHERE born IS NULL;
+        END;
+        UPDATE artist SET name = 'Eve' WHERE id = 1;
+        SELECT 1"""
+    for cut in range(1, 40):
+        remainder, count = "", 0
+        for start in range(0, len(text), cut):
+            done = sql.ingest(remainder + text[start : start + cut])
+            remainder, count = done.remainder, count + done.statement_count
+        assert remainder.strip() == "SELECT 1" and count == 4
+        rows = sql.exec('SELECT * FROM "odd;name"').raw()
+        assert list(rows) == [("it's; this", "that"), ("Ann", "Eve")]
+        sql.exec(
+            'DROP TRIGGER renamed; DROP TABLE "odd;name";'
+            "DELETE FROM artist; INSERT INTO artist VALUES (1, 'Ann', 1990), (3, 'Cid', NULL)"
+        )
+
+
+def test_if_a_statement_of_ingest_fails_none_of_its_piece_has_had_an_effect(sql: Sql) -> None:
+    with pytest.raises(ConstraintError):
+        sql.ingest("DELETE FROM artist WHERE id = 1; INSERT INTO artist VALUES (2, 'Bob', 1);")
+    assert sql.exec("SELECT count(*) AS n FROM artist").one() == {"n": 3}
+
+
+def test_what_ingest_refuses(sql: Sql) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        sql.ingest("SELECT ?;")
+    assert caught.value.code == "invalid_parameter"
+    with pytest.raises(InvalidRequestError) as caught:
+        sql.ingest("SELECT '\0';")
+    assert caught.value.code == "invalid_encoding"
+    with pytest.raises(ForbiddenError):
+        sql.ingest("BEGIN;")
+
+
+def test_nothing_to_ingest_writes_nothing(sql: Sql, access: DirectAccess) -> None:
+    for text in ("", " \n", ";;", "-- no; statement\n", "SELECT 1", "/* not over;", "'neither;"):
+        done = sql.ingest(text)
+        assert (done.rows_read, done.rows_written, done.statement_count) == (0, 0, 0)
+        assert text.endswith(done.remainder)
+    assert sql.ingest(";;").remainder == ""
+    assert access.writes == []

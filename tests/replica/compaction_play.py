@@ -17,7 +17,7 @@ from dosql.replica.chain import MERGED_LEVELS, Chain, look, span_end_ms
 from dosql.replica.compactor import Compactor
 from dosql.replica.layout import Layout
 from dosql.replica.ltx import Header
-from dosql.replica.plan import RAW_LEVEL, FileInfo, restore_plan
+from dosql.replica.plan import FileInfo, restore_plan
 from dosql.replica.recent_files import RecentFiles
 from dosql.replica.replica import Replica
 from dosql.replica.retention import RetentionSettings, sweep
@@ -52,11 +52,10 @@ class Shipping(FileReplica):
         batch = PageSet(header.page_size, header.commit, dict(pages))
         while True:
             try:
-                size = self._replica.put(batch, low, high, timestamp_ms=now, epoch=7)
+                self.shipped += self._replica.put(batch, low, high, timestamp_ms=now, epoch=7)
                 break
             except (UnavailableError, OutcomeUnknownError):
                 continue
-        self.shipped.append(FileInfo(RAW_LEVEL, low, high, size, now))
 
 
 class Play:

@@ -12,7 +12,7 @@ from dosql.clock import Clock
 from dosql.log.records import Batch, ObjectKey
 from dosql.pages import PageSet
 from dosql.replica.bucket import Bucket
-from dosql.replica.image_file import ImageFile, make_image
+from dosql.replica.image_file import ImageFile, make_raw_image
 from dosql.replica.layout import Layout
 from dosql.replica.pace import Pace
 from dosql.replica.plan import RAW_LEVEL
@@ -42,7 +42,7 @@ class Alone:
     def __init__(self, bucket: Bucket, clock: Clock, scratch: Path, *, paced: bool) -> None:
         self.epoch = OURS
         self.clock = clock
-        self.pace = Pace(clock) if paced else None
+        self.pace = Pace(clock)
         self.sizes: list[int] = []
         self.fences = 0
         self.images: list[tuple[int, int]] = []
@@ -54,6 +54,7 @@ class Alone:
         self._scratch = scratch
         self._threads = ThreadPoolExecutor(4)
         self.shipment = Shipment(KEY, Replica(bucket, Layout("objects/x")), self)
+        self.shipment.hurry(not paced)
 
     def add(self, *txids: int, catalog_txid: int = 0) -> None:
         """The commit log has these batches."""
@@ -84,7 +85,7 @@ class Alone:
             return None
         database = self._scratch / "database"
         database.write_bytes(page(self.newest) + page(1))
-        return make_image(
+        return make_raw_image(
             database,
             self._scratch / "image.ltx",
             page_size=PAGE,
@@ -93,6 +94,9 @@ class Alone:
             timestamp_ms=1_000 * self.newest,
             epoch=self.epoch,
         )
+
+    async def catalog_known(self, key: ObjectKey) -> None:
+        pass
 
     async def catalog_reached(self, txid: int) -> None:
         await self.catalog.wait()

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import apsw
 
-from dosql.pages import PageSet
-from dosql.replica.growth import filled
-from dosql.replica.ltx import Header, lock_page
+from dosql.pages import PageSet, lock_page
+from dosql.replica.ltx import Header
 from dosql.sqlite.wal import WalReader
 from tests.replica.litestream import FileReplica
 
@@ -57,7 +56,7 @@ class Source:
 
     def _put(self, pages: PageSet) -> None:
         self.txid += 1
-        pages = filled(pages, self._pages)
+        pages = pages.filled(self._pages)
         assert lock_page(pages.page_size) not in pages.pages
         header = Header(
             page_size=pages.page_size,

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from dosql.errors import CorruptError
+from dosql.pages import lock_page
 from dosql.replica.image import Image, write_image
-from dosql.replica.ltx import CHECKSUM_BIT, Decoder, Encoder, database_checksum, lock_page
+from dosql.replica.ltx import CHECKSUM_BIT, Decoder, Encoder, database_checksum
 from tests.replica.ltx_files import file, header, opened, page
 
 

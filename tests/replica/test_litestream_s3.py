@@ -59,7 +59,7 @@ class Restorer:
 
     async def note(self, key: ObjectKey) -> None:
         """The checkpointed file as it is now."""
-        copy = await self.host._awake.copy(key, self._scratch / "copy")
+        copy = await self.host.node.upkeep.copy(key, self._scratch / "copy")
         assert copy is not None
         self.states.setdefault(key, {})[copy.txid] = copy.path.read_bytes()
 
@@ -117,12 +117,12 @@ async def write_tenant(restorer: Restorer, name: str, draw: random.Random, count
 
 async def write_objects(restorer: Restorer, count: int) -> list[ObjectKey]:
     """Objects of a class: keys, values, tables and alarms."""
-    before = {each.key for each in restorer.host._awake.all()}
+    before = {each.key for each in restorer.host.node.awake.all()}
     for number in range(5):
         shelf: Any = restorer.host.objects.namespace("shelf").get_by_name(f"shelf-{number}")
         for entry in range(count):
             await shelf.put(f"{entry}", "value" * (entry + number))
-    keys = [each.key for each in restorer.host._awake.all() if each.key not in before]
+    keys = [each.key for each in restorer.host.node.awake.all() if each.key not in before]
     for key in keys:
         await restorer.note(key)
     assert len(keys) == 5

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dosql.errors import CorruptError
-from dosql.pages import PageSet
-from dosql.replica.growth import filled
+from dosql.pages import PageSet, lock_page
 from dosql.replica.ltx import (
     CHECKSUM_BIT,
     TAIL_BYTES_MIN,
@@ -24,7 +23,6 @@ from dosql.replica.ltx import (
     decode,
     decode_page,
     encode,
-    lock_page,
     page_checksum,
     read_index,
     tail_bytes,
@@ -187,8 +185,8 @@ def test_the_pages_of_a_file_are_read_once() -> None:
 def test_pages_that_nobody_wrote_are_filled_with_zeros() -> None:
     lock = lock_page(65536)
     pages = PageSet(65536, lock + 2, {1: b"a" * 65536, lock + 2: b"b" * 65536})
-    assert list(filled(pages, lock - 2).pages) == [1, lock - 1, lock + 1, lock + 2]
-    assert filled(pages, lock + 1) is pages
+    assert list(pages.filled(lock - 2).pages) == [1, lock - 1, lock + 1, lock + 2]
+    assert pages.filled(lock + 1) is pages
 
 
 def test_unknown_flags_are_corrupt_not_ignored() -> None:

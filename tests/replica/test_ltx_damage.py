@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dosql.errors import CorruptError
+from dosql.pages import lock_page
 from dosql.replica.codec import crc
 from dosql.replica.ltx import (
     CHECKSUM_BIT,
@@ -25,7 +26,6 @@ from dosql.replica.ltx import (
     decode,
     decode_page,
     encode,
-    lock_page,
     read_index,
     tail_bytes,
 )

@@ -12,10 +12,10 @@ import pytest
 from dosql.errors import OutcomeUnknownError, UnavailableError
 from dosql.limits import REPLICA_COALESCE_FROM, REPLICA_FILES_BURST
 from dosql.pages import PageSet
-from dosql.replica import shipment
 from dosql.replica.bucket_errors import BucketOutcomeUnknownError, BucketUnavailableError
 from dosql.replica.memory_bucket import MemoryBucket
 from dosql.replica.replica import Head
+from dosql.replica.spool import joined
 from dosql.testing.clock import ManualClock
 from tests.replica.shipping import OURS, PAGE, THEIRS, Alone, batch, page
 from tests.support.buckets import WrappedBucket
@@ -229,7 +229,7 @@ async def test_a_gap_before_the_spool_is_filled_by_an_image(alone: Alone) -> Non
     await alone.shipment.reached(1)
     alone.add(4)
     await alone.shipment.reached(4)
-    assert alone.spans() == [(1, 1), (2, 4)]
+    assert alone.spans() == [(1, 1), (2, 2), (3, 4)]
     assert content(alone) == page(4) + page(1)
     alone.add(5)
     await alone.shipment.reached(5)
@@ -315,14 +315,13 @@ async def test_where_nobody_waits_many_batches_become_one_file(
     paced.add(*range(2, REPLICA_COALESCE_FROM + 10))
     bucket.let_go()
     await paced.shipment.reached(REPLICA_COALESCE_FROM + 9)
-    assert paced.spans() == [(1, 1), (2, REPLICA_COALESCE_FROM + 9)]
+    assert paced.spans() == [(1, 1), (2, 2), (3, REPLICA_COALESCE_FROM + 9)]
     assert content(paced) == page(REPLICA_COALESCE_FROM + 9) + page(1)
 
 
 async def test_where_replies_wait_no_file_holds_more_than_one_batch(
     alone: Alone, bucket: SwitchedBucket
 ) -> None:
-    """A range is not fenced: its name is not that of another's fence."""
     bucket.hold()
     alone.add(1)
     await until(lambda: len(bucket.puts) == 1)
@@ -344,7 +343,7 @@ async def test_beyond_the_burst_there_is_a_file_per_second(
     assert paced.shipment.shipped_txid == REPLICA_FILES_BURST
     paced.add(REPLICA_FILES_BURST + 3)
     await paced.shipment.reached(REPLICA_FILES_BURST + 3)  # whoever waits makes it go at once
-    assert paced.spans()[-1] == (REPLICA_FILES_BURST + 1, REPLICA_FILES_BURST + 3)
+    assert paced.spans()[-1] == (REPLICA_FILES_BURST + 2, REPLICA_FILES_BURST + 3)
     clock.advance(10)
     paced.add(REPLICA_FILES_BURST + 4)
     await until(lambda: paced.shipment.shipped_txid == REPLICA_FILES_BURST + 4)
@@ -353,11 +352,11 @@ async def test_beyond_the_burst_there_is_a_file_per_second(
 def test_joined_batches_bring_nothing_that_was_cut_off_in_between() -> None:
     """The database shrinks and grows again: what stood there before must not come back."""
     page = bytes(512)
-    joined = shipment._joined(
+    pages = joined(
         [
             PageSet(512, 3, {1: page, 2: page, 3: b"old".ljust(512)}),
             PageSet(512, 2, {1: page}),
             PageSet(512, 4, {1: page, 4: b"new".ljust(512)}),
         ]
     )
-    assert (joined.commit, list(joined.pages)) == (4, [1, 2, 4])
+    assert (pages.commit, list(pages.pages)) == (4, [1, 2, 4])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import random
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -163,6 +165,28 @@ def users(server: ServerProcess, tenant: str, **headers: str) -> Reply:
 
 def limited(**policy: object) -> str:
     return json.dumps([{"name": "test", "window": 3600, **policy}])
+
+
+def test_the_table_of_migration_004_is_not_what_limits_are_kept_in(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    """docs/rate-limits.md says so, and that an operator may drop it."""
+    tenant = server.new_tenant()
+    assert server.request("GET", "/api/v1/users", tenant=tenant).status == 200
+    login = {"email": "ada@example.com", "password": "wrong password"}
+    assert server.request("POST", "/auth/login", json=login, tenant=tenant).status == 401
+    path = tmp_path / "copy.sqlite"
+    path.write_bytes(server.request("GET", f"/admin/tenants/{tenant}/export").body)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        rows = {
+            table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("rate_limits", "_dosql_rate_limits", "_dosql_login_attempts")
+        }
+    assert rows == {"rate_limits": 0, "_dosql_rate_limits": 1, "_dosql_login_attempts": 3}
+    db = Database(str(path), clock=SystemClock())
+    db.exec("DROP TABLE rate_limits")
+    assert db.internal_query("SELECT 1 FROM sqlite_schema WHERE name = 'rate_limits'") == []
+    db.close()
 
 
 def test_seed_2_25_and_2_34_the_101st_request_of_a_minute_is_refused(

@@ -20,7 +20,7 @@ from dosql.sqlite.allowed import FUNCTIONS
 from dosql.sqlite.database import Database
 from dosql.sqlite.sandbox import INTERNAL_PREPARE_FLAGS, Right
 from dosql.sqlite.statements import UNBOUND
-from dosql.wire import Operation
+from dosql.wire.statements import Operation
 from server.error_responses import status_of
 from tests.security.sql_probes import PROBES, SECRET, SESSION, Probe, make_database
 from tests.support.server import ServerProcess

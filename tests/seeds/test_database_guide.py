@@ -17,7 +17,7 @@ from dosql.clock import SystemClock
 from dosql.errors import ConstraintError, DosqlError, SqlError
 from dosql.sqlite.database import Database
 from dosql.sqlite.migrations import load_migrations
-from tests.support.server import ServerProcess
+from tests.support.server import ADMIN_TOKEN, ServerProcess
 
 ROOT = Path(__file__).parent.parent.parent
 TODOS = (
@@ -205,7 +205,7 @@ def test_seed_2_57_every_setting_is_a_flag_or_a_variable(
     start_server: Callable[..., ServerProcess],
 ) -> None:
     server = start_server(
-        environ={"DOSQL_ADMIN_TOKEN": "admin-token-of-the-tests", "DOSQL_DEFAULT_TENANT": "acme"}
+        environ={"DOSQL_ADMIN_TOKEN": ADMIN_TOKEN, "DOSQL_DEFAULT_TENANT": "acme"}
     )
     reply = server.request("POST", "/query", json={"sql": "SELECT 1 AS one"})
     assert reply.json() == {"rows": [{"one": 1}]}

@@ -15,7 +15,7 @@ from dosql.errors import InvalidRequestError
 from dosql.objects.app import App
 from server.app_loader import AppLoader
 from server.reloader import Reloader
-from tests.support.server import ServerProcess
+from tests.support.server import ADMIN_TOKEN, ServerProcess
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -170,7 +170,7 @@ def test_a_program_is_named_by_the_environment_too(
     server = start_server(
         environ={
             "DOSQL_APP": "tests.support.routed_app:app",
-            "DOSQL_ADMIN_TOKEN": "admin-token-of-the-tests",
+            "DOSQL_ADMIN_TOKEN": ADMIN_TOKEN,
         }
     )
     assert any("echo, mute" in line for line in server.announced)

@@ -185,7 +185,13 @@ def test_seed_2_35_a_server_that_cannot_write_is_unhealthy(
     assert str(server.data_dir) not in failed.body.decode()
     health = server.request("GET", "/health", token=None)
     assert health.status == 503
-    assert health.json()["status"] == "unhealthy"
-    assert set(health.json()) == {"status", "error"}
-    assert server.request("GET", "/ready", token=None).status == 503
+    ready = server.request("GET", "/ready", token=None)
+    assert ready.status == 503
+    for reply, status in ((health, "unhealthy"), (ready, "not ready")):
+        body = reply.json()
+        assert body["status"] == status
+        assert body["code"] in {"commit_failed", "object_recovering"}
+        assert body["error"].endswith(".")
+        assert body["requestId"] == reply.headers["x-request-id"]
+        assert set(body) <= {"status", "error", "code", "requestId", "retryable"}
     assert server.request("GET", "/live", token=None).status == 200

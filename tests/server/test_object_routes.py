@@ -345,6 +345,7 @@ def test_objects_are_listed_by_name_page_by_page(program: ServerProcess) -> None
         "sizeBytes",
         "state",
         "sockets",
+        "durability",
     }
     rest = program.request(
         "GET", f"/admin/objects/echo?prefix=list-&limit=2&cursor={first['cursor']}"

@@ -12,8 +12,9 @@ from litestar.routes import ASGIRoute, HTTPRoute
 from server.app import create_app
 from server.change_routes import ACK, CHANGES, SLOT, SLOTS, ChangeRoutes
 from server.components import Components
-from server.edge import OWN_SEGMENTS, TENANT_ROUTES, Direct
+from server.direct import Direct
 from server.object_routes import OBJECT_TEMPLATE, RPC_TEMPLATE, RpcRoute
+from server.paths import OWN_SEGMENTS, TENANT_ROUTES
 from server.sql_routes import sql_routes
 from tests.support.server import ServerProcess
 
@@ -29,11 +30,12 @@ def document(shared_server: ServerProcess) -> Any:
 
 def application() -> Litestar:
     """The routes as the server lists them; nothing is called, so nothing stands behind them."""
-    components: Any = Components(*[None] * len(Components.__slots__))
+    components: Any = Components(*[None] * len(Components.__struct_fields__))
+    auth: Any = None
     rpc = RpcRoute(components.host, components.gate)
     changes = ChangeRoutes(components.host, components.gate, components.closing)
     below = {"rpc": rpc, "changes": changes}
-    return create_app(components, Direct(sql_routes(components.gate), below))
+    return create_app(components, auth, Direct(sql_routes(components.gate), below))
 
 
 def test_the_document_covers_every_route(document: Any) -> None:

@@ -412,6 +412,8 @@ async def test_a_flood_of_messages_waits_in_the_network(site: Site) -> None:
     await site.wait_for(lambda: protocol._paused)
     inbox: Any = server.connection._inbox
     assert len(inbox._running) + len(inbox._waiting) < 50
+    # Else one that is about to begin would not have to wait behind those that do.
+    await site.wait_for(lambda: not inbox._waiting and not inbox._starting)
     site.may_end.set()
     await site.until(lambda: len(site.log) == count)
     assert [int(data) for _, data in site.log] == list(range(count))

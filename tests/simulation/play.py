@@ -48,8 +48,8 @@ class Play:
         self.subject.compare(self.who)
 
     async def change(self, effects: list[Effect], confirmed: bool) -> None:
-        only_puts = all(effect[0] == "put" for effect in effects)
-        self.change_now(effects, confirmed=confirmed or not only_puts)
+        can_choose = all(effect[0] == "put" or effect[1] == "" for effect in effects)
+        self.change_now(effects, confirmed=confirmed or not can_choose)
 
     def change_now(self, effects: list[Effect], *, confirmed: bool = True) -> None:
         """All of it in the present step."""
@@ -174,19 +174,22 @@ class Play:
             self.world.check_visible([name, position], f"the answer {who}")
         self.fresh = True
 
-    async def later(self, changes: list[list[Effect]]) -> None:
+    async def later(self, changes: list[list[Effect]], aborts: bool) -> None:
         """`wait_until`: code that outlives its event, and has no turn to rely on."""
         play = Play(self.subject, self.world.next_name(self.who))
         play.within = self.who if self.in_section else None
-        self.subject.ctx.wait_until(play._loosely(changes))
+        self.subject.ctx.wait_until(play._loosely(changes, aborts))
 
-    async def _loosely(self, changes: list[list[Effect]]) -> None:
+    async def _loosely(self, changes: list[list[Effect]], aborts: bool) -> None:
         for effects in changes:
             await self.pause()
             try:
                 self.change_now(effects)
             except ConflictError as error:
                 assert error.code == "storage_busy", error  # noqa: PT017
+        if aborts:
+            await self.pause()
+            await self.abort()
 
     # --- critical sections --------------------------------------------------------------------
 

@@ -5,13 +5,16 @@ Each replaces a component while it is entered; the product itself has no switch 
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 from unittest.mock import patch
 
 from dosql.objects import alarm_table
 from dosql.objects.alarm_store import AlarmStore
+from dosql.objects.life import Life
 from dosql.objects.turns import Turns
 from dosql.testing.memory_host import MemoryHost
 from tests.simulation.simulation import Simulation
@@ -86,10 +89,31 @@ def alarm_lost_under_way() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def message_lost_at_a_reset() -> Iterator[None]:
+    """A socket's message counts as delivered as soon as its event has the turn."""
+
+    async def deliver(life: Life, connection: Any, event: Any, started: Callable[[], None]) -> None:
+        async def run() -> None:
+            for handler in life.sockets.begin(life.object, connection, event):
+                outcome: Any = handler()
+                if inspect.isawaitable(outcome):
+                    await outcome
+
+        task = await life.activation.start(run)
+        started()
+        with suppress(Exception):
+            await asyncio.shield(task)
+
+    with patch.object(Life, "socket_event", deliver):
+        yield
+
+
 VARIANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "no input gate": no_input_gate,
     "reply before commit": reply_before_commit,
     "frame before commit": frame_before_commit,
     "alarm lost on crash": alarm_lost_on_crash,
     "alarm lost under way": alarm_lost_under_way,
+    "message lost at a reset": message_lost_at_a_reset,
 }

@@ -59,7 +59,8 @@ class Scripts:
             case "call":
                 return [word, random.choice(self._names), self.draw(depth - 1)]
             case "later":
-                return [word, [self._effects() for _ in range(random.randint(1, 2))]]
+                aborts = random.random() < 0.15
+                return [word, [self._effects() for _ in range(random.randint(1, 2))], aborts]
             case "on thread":
                 return [word, f"thread {random.randrange(1000)}"]
             case _:
@@ -70,7 +71,7 @@ class Scripts:
 
     def _effect(self) -> list[Any]:
         random = self._random
-        match random.choices(["put", "row", "delete", "alarm", "no alarm"], [5, 4, 1, 1.5, 0.3])[0]:
+        match random.choices(["put", "row", "delete", "alarm", "no alarm"], [5, 4, 1, 2.5, 0.4])[0]:
             case "put":
                 return ["put", random.choice(_KEYS), random.randrange(100)]
             case "row":

@@ -21,6 +21,7 @@ from dosql.testing.memory_host import MemoryHost
 from dosql.testing.memory_log import Image, MemoryLog
 from dosql.testing.sockets import MemorySocket, SocketClosed
 from tests.simulation.loop import SimulationLoop
+from tests.simulation.scripts import Script
 from tests.simulation.subject import Subject
 from tests.simulation.world import EXPECTED, SeededRandomness, World
 
@@ -33,14 +34,19 @@ WEIGHTS = {
     "advance": 5,
     "fetch": 3,
     "peek": 3,
-    "connect": 3,
+    "connect": 5,
     "write": 3,
     "acknowledge": 3,
     "hibernate": 4,
     "crash": 1.2,
     "fail the disk": 0.8,
     "hang up": 1,
+    "rush": 6,
 }
+RUSH = ("go on", "go on", "say", "say", "say", "say", "call", "flush", "reset", "reset")
+"""What may happen at the same moment."""
+ROUNDS = 4
+"""Of the loop, within which it happens."""
 
 
 class Socket:
@@ -183,10 +189,11 @@ class Simulation:
     async def _say(self) -> None:
         if not self.sockets:
             return
-        socket = self.random.choice(self.sockets)
+        await self._say_by(self.random.choice(self.sockets), self.world.scripts.draw(1))
+
+    async def _say_by(self, socket: Socket, script: Script) -> None:
         who = self.world.next_name("message")
         socket.sent += 1
-        script = self.world.scripts.draw(1)
         self.world.note(f"{who} -> {socket.name} by {socket.tag} {script}")
         try:
             await socket.socket.send(json.dumps([who, socket.sent, script]))
@@ -210,6 +217,27 @@ class Simulation:
         self.world.note(f"{seconds} s pass")
         self.world.passes(seconds)
         self.clock.advance(seconds)
+
+    async def _rush(self) -> None:
+        """Several things happen before the first of them has come to an end."""
+        words = self.random.choices(RUSH, k=self.random.randint(2, 5))
+        self.world.note(f"at once: {', '.join(words)}")
+
+        async def act(word: str, rounds: int) -> None:
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            await getattr(self, f"_{word.replace(' ', '_')}")()
+
+        await asyncio.gather(*(act(word, self.random.randrange(ROUNDS)) for word in words))
+
+    async def _reset(self) -> None:
+        """As by a fault of the object's own code."""
+        name = self.random.choice([*self.names, *(each.name for each in self.sockets)])
+        resident = self.host.objects.resident(self._stub(name).id)
+        if resident is not None and resident.is_alive:
+            self.world.note(f"{name} is reset")
+            self.world.loses(name)
+            resident.activation.reset(ObjectResetError("The simulation wants it."))
 
     # --- the disk and the process -------------------------------------------------------------
 
@@ -265,6 +293,7 @@ class Simulation:
         await self._rest()
         if self.calls:
             raise self.world.violated(f"never answered: {list(self.calls)}")
+        await self._last_words()
         for _ in range(200):
             if not self.world.alarms_left():
                 break
@@ -277,6 +306,12 @@ class Simulation:
             await self._crash()
             self.log.release()
         await self._look_at_all()
+
+    async def _last_words(self) -> None:
+        """One more message by every socket that is open: it shows whether one before was lost."""
+        for socket in list(self.sockets):
+            await self._say_by(socket, [])
+        await self._rest()
 
     async def _close(self) -> None:
         """Stop the host cleanly. It may wait for time to pass."""

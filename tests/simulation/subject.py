@@ -112,8 +112,8 @@ class Subject(DurableObject):
         """Make the changes, each by the face it is for, and store the unit's id with them."""
         storage = self.ctx.storage
         if not confirmed:
-            for _, key, value in effects:
-                storage.put(key, value, allow_unconfirmed=True)
+            for effect in effects:
+                self._apply_unconfirmed(effect)
             storage.put(f"unit {id}", id, allow_unconfirmed=True)
             return
         if not self.has_tables():
@@ -145,6 +145,19 @@ class Subject(DurableObject):
                 storage.delete_alarm()
             case ["no alarm", name]:
                 storage.alarms.delete(name)
+
+    def _apply_unconfirmed(self, effect: Effect) -> None:
+        """What has a choice: `put`, and the alarm without a name."""
+        storage = self.ctx.storage
+        match effect:
+            case ["put", key, value]:
+                storage.put(key, value, allow_unconfirmed=True)
+            case ["alarm", _, at_ms]:
+                storage.set_alarm(at_ms, allow_unconfirmed=True)
+            case ["no alarm" | "alarm again", *_]:
+                storage.delete_alarm(allow_unconfirmed=True)
+            case _:
+                raise AssertionError(effect)
 
     def has_tables(self) -> bool:
         if not self._has_tables:

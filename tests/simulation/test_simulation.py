@@ -20,8 +20,9 @@ from tests.simulation.sabotage import VARIANTS
 BASE = int(os.environ.get("DOSQL_SIMULATION_SEED", random.SystemRandom().randrange(2**32)))
 SEEDS = 2_000
 SEEDS_NIGHTLY = 50_000
-SEEDS_TO_FIND_MAX = 400
-"""Within so many every sabotage must be found; most are by the first few."""
+SEEDS_TO_FIND_MAX = 2_000
+"""Within so many every sabotage must be found: many times what any of them takes on average, so
+that no choice of seeds makes the test fail."""
 EXERCISED = {
     "alarms": 0.5,
     "changes lost": 0.5,

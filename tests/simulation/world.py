@@ -151,7 +151,7 @@ class World:
         self.counts["alarms"] += 1
         self._alarm_runs[life.name, info.name, info.scheduled_time] += 1
         runs = self._alarm_runs[life.name, info.name, info.scheduled_time]
-        if self.quiet or runs > ALARM_SCRIPTS_MAX or self.random.random() < 0.4:
+        if self.quiet or runs > ALARM_SCRIPTS_MAX or self.random.random() < 0.25:
             return []
         return self.scripts.draw(1)
 

@@ -24,7 +24,7 @@ from dosql.errors import (
 )
 from dosql.limits import SQL_BYTES_MAX, VALUE_BYTES_MAX, VARIABLES_MAX
 from dosql.sqlite.database import Database, DatabaseLimits
-from dosql.wire import Operation
+from dosql.wire.statements import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

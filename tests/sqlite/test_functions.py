@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dosql.limits import VALUE_BYTES_MAX
 from dosql.sqlite.functions import override
-from dosql.wire import SqlValue
+from dosql.wire.values import SqlValue
 
 _TEXT = st.text(alphabet="ab éx0F\0\U0001f600", max_size=8)
 _VALUES: st.SearchStrategy[SqlValue] = st.one_of(

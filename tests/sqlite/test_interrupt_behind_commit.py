@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dosql.clock import SystemClock
-from dosql.sqlite import connection
+from dosql.sqlite import budget
 from dosql.sqlite.database import Database
 
 
@@ -23,7 +23,7 @@ class LateClock(SystemClock):
 def test_a_write_that_was_committed_is_not_reported_as_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "PROGRESS_STEPS", 1)
+    monkeypatch.setattr(budget, "PROGRESS_STEPS", 1)
     clock = LateClock()
     db = Database(str(tmp_path / "late.sqlite"), clock=clock)
     db.run("CREATE TABLE notes(body TEXT)")
@@ -44,5 +44,5 @@ def test_a_database_that_was_closed_is_not_interrupted_at_its_last_deadline(
     db = Database(str(tmp_path / "closed.sqlite"), clock=SystemClock())
     db.set_deadline(0, on_thread=True)
     db.close()
-    db.stop_overdue()
-    assert db.watch == 0
+    db._budget.stop_overdue()
+    assert db._budget.watch == 0

@@ -12,7 +12,7 @@ import pytest
 
 from dosql.errors import LimitError, SqlError
 from dosql.sqlite.database import Database, DatabaseLimits
-from dosql.wire import Operation
+from dosql.wire.statements import Operation
 
 Open = Callable[..., Database]
 

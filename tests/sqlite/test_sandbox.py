@@ -10,7 +10,7 @@ import pytest
 from dosql.errors import DosqlError, ForbiddenError
 from dosql.sqlite.allowed import MODULES
 from dosql.sqlite.database import Database
-from dosql.wire import Operation
+from dosql.wire.statements import Operation
 
 SECRET = "hunter2"
 

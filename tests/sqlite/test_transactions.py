@@ -21,7 +21,7 @@ from dosql.errors import (
     UnavailableError,
 )
 from dosql.sqlite.database import Database, Rows, RunResult
-from dosql.wire import Operation
+from dosql.wire.statements import Operation
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import apsw
+import pytest
 
+from dosql.durability import Durability
 from dosql.host.catalog import CATALOG_KEY
-from dosql.host.cold_tier import ColdTierSettings, Durability
+from dosql.host.cold_settings import ColdTierSettings
 from dosql.host.host import Host
 from dosql.host.tenant import Tenant
 from dosql.log.records import ObjectKey
@@ -33,6 +35,23 @@ CATALOG_PREFIX = f"{PREFIX}{CATALOG_KEY.id.hex()}-"
 def fault_seed() -> int:
     """From DOSQL_FAULT_SEED, or a new one; print it."""
     return int(os.environ.get("DOSQL_FAULT_SEED", random.SystemRandom().randrange(2**32)))
+
+
+def lose_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes are refused at once after a failure, and replies wait half a second: for as long as
+    nothing is to succeed, on a machine of whatever speed."""
+    monkeypatch.setattr("dosql.replica.shipment.REPLICA_REFUSE_AFTER_S", 0.0)
+    monkeypatch.setattr("dosql.replica.shipment.REPLICA_RETRY_S_MAX", 0.05)
+    monkeypatch.setattr("dosql.replica.shipper.REPLICA_RETRY_S_MAX", 0.05)
+    monkeypatch.setattr("dosql.objects.instance.REPLICA_WAIT_S", 0.5)
+    monkeypatch.setattr("dosql.replica.shipment.REPLICA_WAIT_S", 0.5)
+    monkeypatch.setattr("dosql.host.cold_tier.REPLICA_DRAIN_S", 0.2)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lose_patience` from the start."""
+    lose_patience(monkeypatch)
 
 
 async def start_host(
@@ -63,16 +82,16 @@ async def replicated_host(
 async def killed(host: Host) -> None:
     """End the host as a kill does: nothing is checkpointed, noted or sent any more. A request to
     the bucket that is under way may still arrive, as it does in life."""
-    await host._maintenance.stop()
-    host._commits.close()
+    await host.node.maintenance.stop()
+    host.node.commits.close()
     if host.cold is not None:
         await host.cold.close()
-    for instance in host._awake.all():
+    for instance in host.node.awake.all():
         instance.close()
-    host._log.close()
-    host._workers.shutdown()
-    host._file_threads.shutdown()
-    host._directory.release()
+    host.node.log.close()
+    host.node.workers.shutdown()
+    host.node.file_threads.close()
+    host.node.directory.release()
 
 
 def key_of(host: Host, name: str = "acme") -> ObjectKey:
@@ -142,11 +161,14 @@ class SwitchedBucket(WrappedBucket):
         """Every request fails, and nothing happens."""
         self.puts: list[str] = []
         """Keys whose writing began, in order."""
+        self.held: list[str] = []
+        """Those of them that began since `hold`."""
         self._open = threading.Event()
         self._open.set()
 
     def hold(self) -> None:
         """Writes wait from now on."""
+        self.held = []
         self._open.clear()
 
     def let_go(self) -> None:
@@ -164,6 +186,8 @@ class SwitchedBucket(WrappedBucket):
     ) -> ObjectInfo:
         self._check()
         self.puts.append(key)
+        if not self._open.is_set():
+            self.held.append(key)
         assert self._open.wait(60), "the test never let the write through"
         self._check()
         return super().put(key, data, if_absent=if_absent, if_match=if_match, metadata=metadata)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dosql.clock import SystemRandomness
 from dosql.errors import DosqlError
-from dosql.host.host import Host, recover
+from dosql.host.host import Host
+from dosql.host.storage import recover
 from dosql.log.node_log import NodeLog
 from tests.support.crashes import FileOperation, Files, Image, materialise
 from tests.support.histories import Histories, NotServedError, State, recovered_contents

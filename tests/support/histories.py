@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dosql.clock import SystemRandomness
 from dosql.host.catalog import CATALOG_KEY
-from dosql.host.host import recover
+from dosql.host.storage import recover
 from dosql.log.node_log import NodeLog
 from dosql.log.position import read_position
 from dosql.log.records import ObjectKey

@@ -79,14 +79,14 @@ def migration(version: int, sql: str) -> Migration:
 
 async def crashed(host: Host) -> None:
     """End the host as a kill does: nothing is checkpointed, nothing is said to the log."""
-    await host._maintenance.stop()
+    await host.node.maintenance.stop()
     if host.cold is not None:
         await host.cold.close()
-    host._commits.close()
-    for instance in host._awake.all():
+    host.node.commits.close()
+    for instance in host.node.awake.all():
         instance.close()
-    host._log.close()
-    host._directory.release()
+    host.node.log.close()
+    host.node.directory.release()
 
 
 async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:

@@ -15,7 +15,7 @@ import apsw
 from dosql.log.disk import DiskFile, RealDisk
 from tests.support.crashes import FileOperation, Kind
 
-_DIRECTORIES = ("log", "objects", "scratch")
+_DIRECTORIES = ("log", "objects", "orphans", "scratch")
 _numbers = itertools.count()
 
 

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -17,14 +19,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import httpx2
 import pytest
 
+from tests.support.canaries import Canaries, objects_of_s3
+
 if TYPE_CHECKING:
     from dosql.client import Client
 
-ADMIN_TOKEN = "admin-token-of-the-tests"
+ADMIN_TOKEN = f"admin-token-of-the-tests-{secrets.token_urlsafe(32)}"
+"""Of all servers that this process starts, and in none of their files: see `Canaries`."""
 _ROOT = Path(__file__).parent.parent.parent
 _PROGRAM = """
 import json, sys
@@ -33,6 +39,7 @@ from server.run import serve
 serve(json.loads(sys.argv[1]))
 """
 _names = itertools.count(1)
+_SECRET_NAMES = ("_TOKEN", "_SECRET_ACCESS_KEY")
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,10 @@ class ServerProcess:
         self._program = _PROGRAM.format(prelude=prelude)
         self._environ = {"DOSQL_ADMIN_TOKEN": ADMIN_TOKEN} if environ is None else environ
         self._log = data_dir.with_name(f"{data_dir.name}.log")
+        self._canaries = Canaries()
+        self._canaries.register(
+            *(each for name, each in self._environ.items() if name.endswith(_SECRET_NAMES))
+        )
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -102,6 +113,7 @@ class ServerProcess:
             process.stdout.close()
             pytest.fail(f"the server did not start: {self._log.read_text()[-4000:]}")
         self.url = self.announced[0].rpartition(" ")[2]
+        self._canaries.listen(self.url)
         self._http = httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
         return process
 
@@ -205,7 +217,22 @@ class ServerProcess:
         status = self.process.wait(timeout=30)
         if self.process.stdout is not None:
             self.process.stdout.close()
+        self._look_for_secrets()
         return status
+
+    def _look_for_secrets(self) -> None:
+        folders = [self.data_dir]
+        others: list[tuple[str, bytes]] = []
+        if "DOSQL_ADMIN_TOKEN" in self._environ:  # else it has made one, and told it once
+            others.append(("stdout", "\n".join(self.announced).encode()))
+        bucket = str(self._settings.get("bucket") or self._environ.get("DOSQL_BUCKET") or "")
+        endpoint = str(self._settings.get("s3_endpoint") or "")
+        if bucket.startswith("file:"):
+            folders.append(Path(unquote(urlsplit(bucket).path)))
+        elif bucket.startswith("s3:") and "AWS_ACCESS_KEY_ID" in self._environ:
+            others += objects_of_s3(bucket, endpoint, self._environ)
+        found = self._canaries.search(self._log, folders, others)
+        assert not found, f"secrets of {self.data_dir} where none may be: {found[:20]}"
 
     def restart(self) -> None:
         """Stop, if it still runs, and start on the same data; the port is another."""
@@ -217,17 +244,18 @@ class ServerProcess:
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Starts servers with given settings; they are killed after the test."""
-    started: list[ServerProcess] = []
+    numbers = itertools.count()
 
-    def start(**settings: Any) -> ServerProcess:
-        data_dir = settings.pop("data_dir", tmp_path / f"data{len(started)}")
-        server = ServerProcess(data_dir, **settings)
-        started.append(server)
-        return server
+    with contextlib.ExitStack() as stack:  # all end, whatever is found in one of them
 
-    yield start
-    for server in started:
-        server.kill()
+        def start(**settings: Any) -> ServerProcess:
+            number = next(numbers)
+            data_dir = settings.pop("data_dir", tmp_path / f"data{number}")
+            server = ServerProcess(data_dir, **settings)
+            stack.callback(server.kill)
+            return server
+
+        yield start
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 import apsw
 
+from dosql.durability import Durability
 from dosql.errors import DosqlError, OutcomeUnknownError
 from dosql.host.host import Host
 from dosql.log.records import ObjectKey
@@ -28,7 +29,7 @@ from dosql.replica.plan import RAW_LEVEL
 from dosql.replica.replica import Replica
 from dosql.sqlite.database import Database
 from tests.support.buckets import WrappedBucket
-from tests.support.cold import CATALOG_PREFIX, key_of, replica_of, restored, start_host
+from tests.support.cold import CATALOG_PREFIX, drained, key_of, replica_of, restored, start_host
 from tests.support.hosts import execute
 
 TABLE = "CREATE TABLE ledger(id INTEGER PRIMARY KEY, value TEXT)"
@@ -149,19 +150,28 @@ class Sides:
         self._writers: dict[int, int] = {}
 
     @classmethod
-    async def start(cls, root: Path, bucket: Bucket, seed: int, pause_s: float) -> Sides:
+    async def start(
+        cls,
+        root: Path,
+        bucket: Bucket,
+        seed: int,
+        pause_s: float,
+        durability: Durability = "bucket",
+        table: str = TABLE,
+    ) -> Sides:
         """The first makes the tenant; the second gets a copy of the first's catalog."""
         views = {
             side: OwnCatalog(bucket, side, random.Random(seed + number), pause_s)
             for number, side in enumerate("ab")
         }
-        first = await start_host(root / "a", views["a"], "bucket")
+        first = await start_host(root / "a", views["a"], durability)
         tenant = await first.tenants.ensure("acme")
-        await execute(tenant, TABLE)
+        await execute(tenant, table)
+        await drained(first)
         for each in list(bucket.list("a-catalog-")):
             key = each.key.replace("a-", "b-", 1)
             bucket.put(key, bucket.get(each.key))
-        second = await start_host(root / "b", views["b"], "bucket")
+        second = await start_host(root / "b", views["b"], durability)
         return cls({"a": first, "b": second}, key_of(first))
 
     async def close(self) -> None:

@@ -89,9 +89,9 @@ class Client:
 
     async def hibernate(self) -> None:
         """Put the object to sleep."""
-        instance = self.host._awake.peek(self.tenant.key)
+        instance = self.host.node.awake.peek(self.tenant.key)
         if instance is not None:
-            await self.host._awake.sleep(instance)
+            await self.host.node.awake.sleep(instance)
 
     async def observe(self) -> None:
         """Read everything: from now on this is what there is."""

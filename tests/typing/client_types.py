@@ -24,18 +24,13 @@ from dosql.client import (
 )
 from dosql.client import operations as op
 from dosql.fetch import Response
-from dosql.wire import (
-    BranchDiff,
-    BranchInfo,
-    MergeReply,
-    MigrationReport,
-    ObjectPage,
-    RestoreReply,
-    SnapshotInfo,
-    TenantInfo,
-    TokenCreated,
-    VerifyReply,
-)
+from dosql.wire.branches import BranchDiff, BranchInfo, MergeReply
+from dosql.wire.migrations import MigrationReport
+from dosql.wire.objects import ObjectPage
+from dosql.wire.restores import RestoreReply
+from dosql.wire.snapshots import SnapshotInfo, VerifyReply
+from dosql.wire.tenants import TenantInfo
+from dosql.wire.tokens import TokenCreated
 
 
 @dataclass

@@ -7,7 +7,7 @@ Header (100 bytes), page frames, 6 zero bytes, page index, length of the index (
 from dosql.replica.ltx.checksums import database_checksum, page_checksum
 from dosql.replica.ltx.decoder import Decoder, LtxFile, decode, decode_page
 from dosql.replica.ltx.encoder import Encoder, encode
-from dosql.replica.ltx.header import CHECKSUM_BIT, HEADER_BYTES, Header, lock_page, sequence_fault
+from dosql.replica.ltx.header import CHECKSUM_BIT, HEADER_BYTES, Header, sequence_fault
 from dosql.replica.ltx.index import TAIL_BYTES_MIN, PageIndex, read_index, tail_bytes
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "decode",
     "decode_page",
     "encode",
-    "lock_page",
     "page_checksum",
     "read_index",
     "sequence_fault",

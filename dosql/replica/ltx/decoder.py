@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dosql.pages import PageSet
+from dosql.pages import PageSet, lock_page
 from dosql.replica.codec import (
     compressed_bytes_max,
     corrupt,
@@ -17,7 +17,7 @@ from dosql.replica.codec import (
 )
 from dosql.replica.ltx.checksums import page_checksum
 from dosql.replica.ltx.encoder import BLOCK_HEAD, FLAG_BLOCK, FRAME_HEAD
-from dosql.replica.ltx.header import CHECKSUM_BIT, HEADER_BYTES, Header, lock_page
+from dosql.replica.ltx.header import CHECKSUM_BIT, HEADER_BYTES, Header
 from dosql.replica.ltx.index import FRAMES_END, INDEX_LENGTH, TRAILER, entry
 
 _CHUNK_BYTES = 256 * 1024

@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 
+from dosql.pages import lock_page
 from dosql.replica.codec import compress_block, compress_frame, crc
 from dosql.replica.ltx.checksums import page_checksum
-from dosql.replica.ltx.header import CHECKSUM_BIT, HEADER_BYTES, Header, lock_page
+from dosql.replica.ltx.header import CHECKSUM_BIT, HEADER_BYTES, Header
 from dosql.replica.ltx.index import FRAMES_END, INDEX_LENGTH, TRAILER, entry
 
 BLOCK_HEAD = struct.Struct(">IHI")

@@ -6,7 +6,7 @@ All integers are big-endian. The format names its version nowhere but in the mag
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dosql.errors import CorruptError
 from dosql.replica.codec import corrupt
@@ -20,11 +20,10 @@ CHECKSUM_BIT = 1 << 63
 
 PAGE_SIZES = frozenset(1 << power for power in range(9, 17))
 _U32, _U64 = 1 << 32, 1 << 64
-
-
-def lock_page(page_size: int) -> int:
-    """The page at offset 1 GiB that SQLite never uses: never in a file, zeros in a database."""
-    return 0x4000_0000 // page_size + 1
+_AHEAD_SALTS = (0x646F7371, 0x61686561)
+"""In the place of the -wal's salts they say that what stands for its size is `Header.reach`."""
+_AHEAD_OFFSET = 32
+"""The least that a size needs to be allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,24 @@ class Header:
     def is_snapshot(self) -> bool:
         """It holds every page: there is nothing before TXID 1."""
         return self.min_txid == 1
+
+    @property
+    def reach(self) -> int:
+        """The TXID of the state that it brings: `max_txid`, but for files made by `reaching`."""
+        if self.wal_offset == _AHEAD_OFFSET and (self.wal_salt1, self.wal_salt2) == _AHEAD_SALTS:
+            return max(self.max_txid, self.wal_size)
+        return self.max_txid
+
+    def reaching(self, txid: int) -> Header:
+        """The same, for a file that brings more than its name says: the state after ``txid``.
+
+        Its successor is the file that closes the gap, ``max_txid + 1`` to ``txid``, without pages;
+        so it says how that is named. Other readers take the fields for a place in a -wal.
+        """
+        salt1, salt2 = _AHEAD_SALTS
+        return replace(
+            self, wal_offset=_AHEAD_OFFSET, wal_size=txid, wal_salt1=salt1, wal_salt2=salt2
+        )
 
     def fault(self) -> str | None:
         """What is wrong with it, None if nothing is."""

@@ -99,7 +99,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Bytes of a tenant's database that they may take."""
     durability: Literal["local", "bucket"] = "local"
     """When a write is answered: when it is on the disk of this machine, or when it is in the
-    bucket."""
+    bucket. For tenants, and classes that do not choose their own."""
     bucket: str | None = None
     """Where everything is copied to: ``file:///path``, ``s3://bucket/prefix``, or ``none``. None:
     the folder ``bucket`` in the data directory."""

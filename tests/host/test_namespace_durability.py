@@ -52,6 +52,14 @@ class Jar(DurableObject):
     def count(self) -> int:
         return int(self.ctx.storage.kv.get("count", 0))
 
+    async def mark(self) -> str:
+        """The state as it is."""
+        return str(await self.ctx.storage.get_current_bookmark())
+
+    async def go_back(self, mark: str) -> str:
+        """At the next wake; what takes that back."""
+        return str(await self.ctx.storage.on_next_session_restore_bookmark(mark))
+
     async def ring(self, at_ms: int = 1) -> None:
         """Set an alarm; it is due unless ``at_ms`` is to come."""
         await self.ctx.storage.set_alarm(at_ms)
@@ -423,6 +431,28 @@ async def test_an_alarm_that_was_acknowledged_is_not_lost_with_the_machine(
     bucket.away = False
     async with replicated_host(data, bucket, "local", app=modes()) as host:
         assert AlarmIndex(host.node.catalog).earliest() == in_a_while
+
+
+@pytest.mark.parametrize("server", ["local", "bucket"])
+async def test_objects_of_both_modes_go_back_in_time(
+    server: Durability, data: Path, bucket: SwitchedBucket
+) -> None:
+    async with replicated_host(data, bucket, server, app=modes()) as host:
+        for namespace in ("ledger", "scratch"):
+            stub = jar(host, namespace)
+            await stub.add()
+            mark = await stub.mark()
+            await stub.add()
+            undo = await stub.go_back(mark)
+            await host.objects.hibernate()
+            assert await stub.count() == 1
+            await stub.go_back(undo)
+            await host.objects.hibernate()
+            assert await stub.count() == 2
+    shutil.rmtree(data)
+    async with replicated_host(data, bucket, server, app=modes()) as host:
+        for namespace in ("ledger", "scratch"):
+            assert await jar(host, namespace).count() == 2
 
 
 # --- changing the mode ----------------------------------------------------------------------------

@@ -14,44 +14,25 @@ was left out is counted, and printed at the end.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import re
 import stat
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import urlsplit
 
-import httpx2
 import pytest
 
 from dosql.errors import DosqlError
 from dosql.replica.ltx.decoder import decode
 from server.admin_token import FILE_NAME
+from tests.support.heard_secrets import CHARACTERS_MIN, SHAPE, heard_at
 
-SHAPE = re.compile(rb"ds[kst]_(?:admin_|[0-9a-f]{16}_)?[A-Za-z0-9_-]{43}")
-"""Tokens of tenants, sessions, tickets and of the admin, as servers make them."""
 _PREFIXES = (b"dsk_", b"dss_", b"dst_")
 _RANDOM_PART = 32
 """Also looked for alone: a token without its prefix is as good to whoever finds it."""
-_CHARACTERS_MIN = 10
-"""Shorter ones are words, which may stand anywhere."""
-_KEPT_MAX = 100
-_SHAPED_MAX = 20
-"""Tokens of one server that are looked for without their prefix; the shape finds all others."""
-_SECRET_FIELDS = (
-    "password",
-    "currentPassword",
-    "newPassword",
-    "token",
-    "ticket",
-)
-_SECRET_PATHS = ("/auth/", "/admin/tokens")
 FILE_BYTES_MAX = 8 * 1024 * 1024
 SEARCH_BYTES_MAX = 64 * 1024 * 1024
 _OBJECTS_MAX = 100
@@ -83,8 +64,6 @@ class Figures:
 
 
 FIGURES = Figures()
-_heard: dict[str, deque[str]] = {}
-"""By host and port what clients of this process sent there, or got."""
 
 
 @dataclass
@@ -97,7 +76,7 @@ class Canaries:
 
     def register(self, *secrets: str) -> None:
         """Secrets that the server was given."""
-        self._own += [each for each in secrets if len(each) >= _CHARACTERS_MIN]
+        self._own += [each for each in secrets if len(each) >= CHARACTERS_MIN]
 
     def listen(self, url: str) -> None:
         """What is sent to this address is the server's."""
@@ -141,8 +120,11 @@ class Canaries:
     def _needles(self) -> list[bytes]:
         texts = list(self._own)
         for address in self._addresses:
-            texts += _heard.get(address, ())
-        parts = {each[-_RANDOM_PART:] if SHAPE.fullmatch(each.encode()) else each for each in texts}
+            texts += heard_at(address)
+        parts = {
+            each[-_RANDOM_PART:] if SHAPE.fullmatch(each.encode("utf-8", "replace")) else each
+            for each in texts
+        }
         return [each.encode("utf-8", "replace") for each in parts]
 
 
@@ -250,61 +232,6 @@ def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
             return
         at = os.lseek(descriptor, start, os.SEEK_HOLE)
         yield start, at
-
-
-# --- what the clients of this process send and get ----------------------------------------------
-
-
-def _hear(request: httpx2.Request, reply: httpx2.Response | None) -> None:
-    url = request.url
-    secrets = [request.headers.get("authorization", "").partition(" ")[2].strip()]
-    secrets += parse_qs(url.query.decode("latin-1")).get("ticket", [])
-    path = unquote(url.path)
-    if any(each in path for each in _SECRET_PATHS):
-        with contextlib.suppress(ValueError, httpx2.StreamError):
-            secrets += _secrets_in(json.loads(request.content))
-        with contextlib.suppress(ValueError, httpx2.StreamError):
-            if reply is not None and reply.is_success:
-                secrets += _secrets_in(json.loads(reply.content))
-    heard = _heard.setdefault(url.netloc.decode(), deque(maxlen=_KEPT_MAX))
-    for each in secrets:
-        is_found_anyway = len(heard) >= _SHAPED_MAX and SHAPE.fullmatch(each.encode()) is not None
-        if len(each) >= _CHARACTERS_MIN and each not in heard and not is_found_anyway:
-            heard.append(each)
-
-
-def _secrets_in(body: Any) -> list[str]:
-    if not isinstance(body, dict):
-        return []
-    return [body[name] for name in _SECRET_FIELDS if isinstance(body.get(name), str)]
-
-
-def _wrap() -> None:
-    plain, later = httpx2.Client.send, httpx2.AsyncClient.send
-
-    def send(self: httpx2.Client, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        reply = None
-        try:
-            reply = plain(self, request, **options)
-        finally:
-            _hear(request, reply)
-        return reply
-
-    async def send_later(
-        self: httpx2.AsyncClient, request: httpx2.Request, **options: Any
-    ) -> httpx2.Response:
-        reply = None
-        try:
-            reply = await later(self, request, **options)
-        finally:
-            _hear(request, reply)
-        return reply
-
-    httpx2.Client.send = send  # type: ignore[method-assign]
-    httpx2.AsyncClient.send = send_later  # type: ignore[method-assign]
-
-
-_wrap()
 
 
 # --- figures at the end of the run --------------------------------------------------------------

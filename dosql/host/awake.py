@@ -64,6 +64,7 @@ class AwakeObjects:
         self._threads = file_threads
         self._count_max = count_max
         self._awake: OrderedDict[ObjectKey, Instance] = OrderedDict()
+        self._falling_asleep: dict[ObjectKey, Instance] = {}
         self._pinned: set[ObjectKey] = set()
         self.moves = Moves()
         self.statistics = AwakeStatistics()
@@ -214,6 +215,7 @@ class AwakeObjects:
             if ceases:
                 await self._end(instance)
                 return
+            self._falling_asleep[instance.key] = instance
             self.on_sleep(instance)
             try:
                 if instance.wal_bytes:
@@ -229,6 +231,7 @@ class AwakeObjects:
                 self._cold.slept(instance.key)
             self.statistics.evictions += 1
         finally:
+            self._falling_asleep.pop(instance.key, None)
             instance.turns.leave()
 
     async def _end(self, instance: Instance) -> None:
@@ -305,7 +308,7 @@ class AwakeObjects:
 
     def txid(self, key: ObjectKey) -> int:
         """The newest durable batch of the object, awake or not."""
-        instance = self._awake.get(key)
+        instance = self._awake.get(key) or self._falling_asleep.get(key)
         if instance is not None:
             return instance.logged_txid
         try:

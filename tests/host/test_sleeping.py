@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 
+import pytest
+
+from dosql.objects.instance import Instance
 from tests.support.hosts import execute, running_host, tenant_with_items, until
 
 
@@ -43,6 +47,31 @@ async def test_idle_objects_hibernate_and_wake_with_their_data(tmp_path: Path) -
         assert info.txid > 0
         assert await execute(tenant, "SELECT value FROM items") == [["kept"]]
         assert host.tenants.info("acme").state == "awake"
+
+
+async def test_an_object_that_falls_asleep_has_the_state_that_it_had_awake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is behind until the checkpoint is over."""
+    may_go_on, checkpoint = threading.Event(), Instance.checkpoint
+
+    def late(instance: Instance) -> None:
+        may_go_on.wait(timeout=60)
+        checkpoint(instance)
+
+    async with running_host(tmp_path, open_objects_max=1) as host:
+        tenant = await tenant_with_items(host)
+        await execute(tenant, "INSERT INTO items(value) VALUES ('kept')")
+        awake = host.tenants.info("acme").txid
+        monkeypatch.setattr(Instance, "checkpoint", late)
+        try:
+            other = asyncio.create_task(tenant_with_items(host, "other"))
+            await until(lambda: host.tenants.info("acme").state == "hibernated")
+            assert host.tenants.info("acme").txid == awake > 1
+        finally:
+            may_go_on.set()
+        await other
+        assert host.tenants.info("acme").txid == awake
 
 
 async def test_a_clean_stop_leaves_files_that_stock_sqlite_reads(tmp_path: Path) -> None:

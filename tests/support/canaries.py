@@ -33,9 +33,9 @@ from tests.support.heard_secrets import CHARACTERS_MIN, SHAPE, heard_at
 _PREFIXES = (b"dsk_", b"dss_", b"dst_")
 _RANDOM_PART = 32
 """Also looked for alone: a token without its prefix is as good to whoever finds it."""
-FILE_BYTES_MAX = 8 * 1024 * 1024
-SEARCH_BYTES_MAX = 64 * 1024 * 1024
-_OBJECTS_MAX = 100
+FILE_BYTES_MAX = 64 * 1024 * 1024
+SEARCH_BYTES_MAX = 1024 * 1024 * 1024
+_OBJECTS_MAX = 500
 _PIECE_BYTES = 4 * 1024 * 1024
 
 

@@ -23,8 +23,9 @@ _SELECT = "SELECT id, body FROM notes ORDER BY id"
 _SPARE_DESCRIPTORS = 100
 """For the catalog, the log, the listener and the connections of this test."""
 _KB_PER_TENANT_MAX = 10
-"""What a tenant that is not open may cost: its name and key, the allocator's crumbs, and, for a
-while after it was written, about half of this for the merging of its files. An open one: 200."""
+"""What a tenant that is not open may cost when the server is idle again: its name and key, the
+allocator's crumbs, and, for a while after it was written, about half of this for the merging of
+its files. An open one: 200. Under way a merge may hold more, whatever the number of tenants."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
+@pytest.mark.timeout(300)
 def test_two_thousand_tenants_cost_no_more_than_the_open_ones(
     tmp_path: Path, pool: ThreadPoolExecutor
 ) -> None:
@@ -81,9 +83,11 @@ def _many_tenants(
         _check_sizes(server, range(20))
         for each in footprints:
             assert each.descriptors < open_max * 3 + _SPARE_DESCRIPTORS, each
-        settled, last = footprints[0], footprints[-1]
-        grown_kb = (last.rss_kb - settled.rss_kb) / (last.tenants - settled.tenants)
-        assert grown_kb < _KB_PER_TENANT_MAX, footprints
+        rss_kb_max = footprints[0].rss_kb + _KB_PER_TENANT_MAX * (tenants - settled_at)
+        server.wait_for(
+            lambda: Footprint.of(server, tenants).rss_kb < rss_kb_max,
+            f"memory to be given back: at most {rss_kb_max} KB, {footprints}",
+        )
     finally:
         server.stop()
 

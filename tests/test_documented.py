@@ -329,7 +329,7 @@ def test_shell_examples_run(page: Path, tenants: list[str], beside_data: str) ->
             capture_output=True,
             text=True,
             env=env,
-            timeout=60,
+            timeout=240,
             stdin=subprocess.DEVNULL,
             check=False,
         )
@@ -355,7 +355,7 @@ def test_the_demo_runs_the_sql_of_the_readme(beside_data: str) -> None:
         [sys.executable, ROOT / "examples" / "demo.py", "--url", f"http://{beside_data}"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

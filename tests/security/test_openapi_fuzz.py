@@ -42,7 +42,7 @@ def test_schemathesis_finds_no_server_error_and_no_violation_of_the_document(
             f"--max-examples={EXAMPLES}",
             f"--header=Authorization: Bearer {server.admin_token}",
             f"--exclude-path-regex={EXCLUDED}",
-            *("--request-timeout=30", "--no-color", "--continue-on-failure"),
+            *("--request-timeout=120", "--no-color", "--continue-on-failure"),
         ],
         capture_output=True,
         text=True,

@@ -578,11 +578,11 @@ def test_a_stream_whose_session_lives_goes_on(tenant: Tenant) -> None:
     with connect(address(tenant), additional_headers=headers, proxy=None) as socket:
         for number in range(3):
             tenant.server.sql(tenant.name, "run", "UPDATE users SET bio = ?", [str(number)])
-            while json.loads(socket.recv(timeout=10)).get("type") == "progress":
+            while json.loads(socket.recv(timeout=60)).get("type") == "progress":
                 pass
             time.sleep(0.7)  # the sweep is each second
         tenant.server.sql(tenant.name, "run", "UPDATE users SET bio = 'end'")
-        assert "end" in str(socket.recv(timeout=10))
+        assert "end" in str(socket.recv(timeout=60))
 
 
 # --- settings ---------------------------------------------------------------------------------

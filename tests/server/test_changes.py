@@ -69,7 +69,7 @@ def socket(
 
 
 def message(connection: ClientConnection) -> Any:
-    return json.loads(connection.recv(timeout=10))
+    return json.loads(connection.recv(timeout=60))
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_slots(shared_server: ServerProcess, tenant: str) -> None:
         )
         connection.send('{"ack": "x"}')
         with pytest.raises(ConnectionClosed) as closed:
-            connection.recv(timeout=10)
+            connection.recv(timeout=60)
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "invalid_request")
     assert request("DELETE", "/slots/copy").status == 204
@@ -295,7 +295,7 @@ def test_a_shutdown_ends_the_streams_and_a_restart_goes_on(
         server.process.terminate()
         assert stream.ended()
         with pytest.raises(ConnectionClosed) as closed:
-            connection.recv(timeout=10)
+            connection.recv(timeout=60)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1012
     assert server.stop() == 0

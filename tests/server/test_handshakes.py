@@ -32,7 +32,7 @@ def answer(
 ) -> http.client.HTTPResponse:
     """To a handshake with these headers changed; None: left out."""
     headers = RIGHT | {name.replace("_", "-"): value for name, value in changes.items()}
-    line = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+    line = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
     try:
         path = "/t/acme/changes"
         line.putrequest(method, path, skip_accept_encoding=True)

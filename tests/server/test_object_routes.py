@@ -32,7 +32,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
 def raw_request(server: ServerProcess, method: str, target: str, **headers: str) -> bytes:
     """The whole reply to a request whose target goes out as it is."""
     host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", "Connection: close"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
@@ -217,7 +217,7 @@ def test_a_client_that_leaves_ends_the_stream(program: ServerProcess) -> None:
 
     before = ended()
     host, port = program.url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
     connection.request("GET", "/objects/echo/streaming/stream", headers=TOKEN)
     reply = connection.getresponse()
     assert reply.read(6) == b"data: "
@@ -237,7 +237,7 @@ def test_an_endless_stream_does_not_keep_the_server_from_stopping(
 ) -> None:
     server = start_server(app="tests.support.routed_app:app", shutdown_seconds=20)
     host, port = server.url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
     connection.request("GET", "/objects/echo/lobby/stream", headers=TOKEN)
     reply = connection.getresponse()
     assert reply.read(6) == b"data: "

@@ -16,6 +16,8 @@ ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 JSON_TYPE = (b"content-type", b"application/json")
+NDJSON = b"application/x-ndjson"
+"""A reply as a stream of lines of JSON."""
 
 
 class ClientGone(Exception):

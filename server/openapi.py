@@ -21,6 +21,7 @@ from dosql import accounts, wire
 from dosql.wire.body import Body
 from dosql.wire.changes import AcknowledgeChanges, ChangeSlot, ChangeSlots, CreateChangeSlot
 from dosql.wire.failure import ErrorReply
+from dosql.wire.restores import RestoreLine, RestoreReply
 from dosql.wire.statements import RunReply, SqlRequest, TransactionOpened, TransactionRequest
 from server.openapi_changes import change_paths
 from server.openapi_objects import object_paths
@@ -110,6 +111,8 @@ class _Bodies(Body):
     slots: ChangeSlots
     slot: ChangeSlot
     acknowledge: AcknowledgeChanges
+    restored: RestoreReply
+    restoring: RestoreLine
 
 
 @post("/bodies", status_code=200)
@@ -140,6 +143,7 @@ def build_document(handlers: Sequence[Any], version: str) -> bytes:
     del paths["/bodies"]
     _describe_transactions(paths)
     _describe_import(paths)
+    _describe_restore(paths)
     paths.update(object_paths())
     paths.update(change_paths())
     for path, item in list(paths.items()):
@@ -216,6 +220,12 @@ def _describe_import(paths: Json) -> None:
     operation = paths["/admin/tenants/{name}/import"]["put"]
     operation["requestBody"] = {"required": True, "content": binary}
     paths["/admin/tenants/{name}/export"]["get"]["responses"]["200"]["content"] = binary
+
+
+def _describe_restore(paths: Json) -> None:
+    lines = {"application/x-ndjson": {"schema": {"$ref": "#/components/schemas/RestoreLine"}}}
+    operation = paths["/admin/tenants/{name}/restore"]["post"]
+    operation["responses"]["200"]["content"] = {**_json_of("RestoreReply"), **lines}
 
 
 def _json_of(name: str) -> Json:

@@ -18,7 +18,7 @@ from dosql.cli.options import (
     connect,
 )
 from dosql.cli.output import complain, print_columns, print_json, size_text
-from dosql.cli.progress import waiting
+from dosql.cli.progress import transfer
 from dosql.wire.restores import RestoreReply
 
 
@@ -46,8 +46,10 @@ def restore(
         if to is None and not dry_run:
             client.admin.tenants.get(tenant)  # nobody should be asked about what is not there
             confirm(f"Take tenant {tenant} back to {at}?", yes=yes)
-        with waiting(f"restore {tenant}"):
-            done = client.admin.tenants.restore(tenant, at=at, to=to, dry_run=dry_run)
+        with transfer(f"restore {tenant}") as progress:
+            done = client.admin.tenants.restore(
+                tenant, at=at, to=to, dry_run=dry_run, progress=progress
+            )
     if json:
         print_json(done)
     else:

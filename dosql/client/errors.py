@@ -59,6 +59,8 @@ _CLASS_OF_STATUS: dict[int, type[DosqlError]] = {
 _CLASS_OF_503_CODE: dict[str, type[DosqlError]] = {
     "outcome_unknown": OutcomeUnknownError,
     "object_corrupt": CorruptError,
+    "replica_corrupt": CorruptError,
+    "replica_gap": CorruptError,
     "object_overloaded": OverloadedError,
     "object_busy": OverloadedError,
 }

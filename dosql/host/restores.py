@@ -9,11 +9,13 @@ from dosql.clock import Clock, iso_from_ms
 from dosql.host.forward_step import forward_step
 from dosql.host.names import check_tenant_name
 from dosql.host.past_states import prepare_state, replace_state
+from dosql.host.restore_progress import RestoreProgress
 from dosql.host.tenants import Tenants
 from dosql.host.time_travel import TimeTravel
 from dosql.log.records import ObjectKey
 from dosql.objects.instance import Instance
 from dosql.points import parse_point
+from dosql.replica.reading import OnProgress, unwatched
 from dosql.sqlite.change_log import Retention
 from dosql.wire.restores import RestoreReply
 
@@ -30,13 +32,22 @@ class Restores:
         self._retention = retention
 
     async def restore(
-        self, name: str, at: str, to: str | None = None, *, dry_run: bool = False
+        self,
+        name: str,
+        at: str,
+        to: str | None = None,
+        *,
+        dry_run: bool = False,
+        on_progress: OnProgress = unwatched,
     ) -> RestoreReply:
         """Take the tenant back to a point; or, with ``to``, make a tenant of its past and leave it
         alone. Durable when it returns.
 
         In place it is a commit like any other: it is one step of the history, which goes on, so
         that it can be taken back; whoever waits for the object sees the state before or after it.
+
+        ``on_progress``: first called when nothing can be refused any more but what is found while
+        the work goes on; see `RestoreProgress`. On any thread.
 
         Raises:
             InvalidRequestError: ``invalid_time``, ``invalid_bookmark``, ``invalid_tenant_name``.
@@ -53,7 +64,8 @@ class Restores:
         await tenants.in_bucket(name)
         state = await travel.find(key, point)
         undo: Bookmark | None = None
-        async with travel.copy(key, state.txid) as path:
+        progress = RestoreProgress(state.bytes, on_progress)
+        async with travel.copy(key, state.txid, progress) as path:
             size = path.stat().st_size
             if dry_run:
                 pass

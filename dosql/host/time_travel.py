@@ -20,6 +20,7 @@ from dosql.log.disk import disk_error
 from dosql.log.records import ObjectKey
 from dosql.points import Point
 from dosql.replica.history import State, check_database, state_at, state_of, write_state
+from dosql.replica.reading import OnProgress, unwatched
 from dosql.sqlite.database import Database, DatabaseLimits
 
 T = TypeVar("T")
@@ -156,15 +157,17 @@ class TimeTravel:
     # --- writing ------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def copy(self, key: ObjectKey, txid: int) -> AsyncIterator[Path]:
+    async def copy(
+        self, key: ObjectKey, txid: int, on_progress: OnProgress = unwatched
+    ) -> AsyncIterator[Path]:
         """The state, checked, as a database file of the caller's own, removed at the end. Its
-        size is 0 for an empty database."""
+        size is 0 for an empty database. ``on_progress`` is called on a thread."""
         self._copies += 1
         path = self._scratch / f"past-{self._copies}-{key.filename}"
         replica = self._cold.shipper.replica(key)
 
         def write() -> None:
-            if write_state(replica, txid, path) is not None:
+            if write_state(replica, txid, path, on_progress) is not None:
                 check_database(path)
 
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import apsw
 from dosql.errors import CorruptError, NotFoundError
 from dosql.replica.image import Image
 from dosql.replica.plan import FileInfo, restore_plan
+from dosql.replica.reading import OnProgress, unwatched
 from dosql.replica.replica import Replica
 
 _log = logging.getLogger("dosql.replica")
@@ -81,7 +81,7 @@ def write_state(
     replica: Replica,
     txid: int,
     target: Path,
-    on_progress: Callable[[int, int], None] = lambda done, all: None,
+    on_progress: OnProgress = unwatched,
 ) -> Image | None:
     """Write the database as of exactly ``txid`` to a file, which is made or emptied; None: it is
     the empty database. After an error nothing is left of the file. Neither synced nor checked.

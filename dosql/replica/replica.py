@@ -18,7 +18,7 @@ nothing written ever has to be taken back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +37,7 @@ from dosql.replica.layout import LEVELS, Layout
 from dosql.replica.ltx import HEADER_BYTES, Decoder, Header, encode
 from dosql.replica.plan import RAW_LEVEL, FileInfo, restore_plan, restore_plans
 from dosql.replica.prefetch import prefetched
+from dosql.replica.reading import OnProgress, Reading, unwatched
 from dosql.replica.recent_files import RecentFiles
 
 
@@ -287,11 +288,11 @@ class Replica:
         txid: int | None = None,
         *,
         files: list[FileInfo] | None = None,
-        on_progress: Callable[[int, int], None] = lambda done, all: None,
+        on_progress: OnProgress = unwatched,
     ) -> Image:
         """Write the database as of ``txid`` (None: the newest) to ``out``, an empty file.
 
-        A damaged file is avoided if others hold the same.
+        A damaged file is avoided if others hold the same; ``on_progress`` then begins anew.
 
         Raises:
             NotFoundError: ``restore_point_not_found``: there is no replica, or not this state.
@@ -305,18 +306,17 @@ class Replica:
             out.seek(0)
             out.truncate()
             applied: list[FileInfo] = []
-            total = sum(each.size for each in plan)
+            reading = Reading(sum(each.size for each in plan), on_progress)
 
             def opened(
-                plan: list[FileInfo] = plan, applied: list[FileInfo] = applied, total: int = total
+                plan: list[FileInfo] = plan,
+                applied: list[FileInfo] = applied,
+                reading: Reading = reading,
             ) -> Generator[Decoder, None, None]:
-                done = 0
                 with closing(prefetched(plan, self.stream)) as streams:
                     for each, stream in streams:
-                        yield Decoder(stream.read)
+                        yield Decoder(reading.of(stream.read))
                         applied.append(each)
-                        done += each.size
-                        on_progress(done, total)
 
             try:
                 # Closed here: its threads must not end wherever the garbage collector runs.

@@ -35,3 +35,23 @@ class RestoreReply(Body, omit_defaults=False):
     """In those files."""
     dry_run: bool
     """Nothing was changed."""
+
+
+class BytesProgress(Body, omit_defaults=False):
+    """How far a restore is."""
+
+    bytes_read: int
+    """From the bucket; it never goes back, and ends at the total."""
+    bytes_total: int
+
+
+class RestoreLine(Body):
+    """A line of a restore's reply as a stream. Some have ``progress``; the last has the ``result``,
+    or is an error: its body as everywhere, with the status of a reply that is one."""
+
+    progress: BytesProgress | None = None
+    result: RestoreReply | None = None
+    status: int | None = None
+    error: str | None = None
+    code: str | None = None
+    request_id: str | None = None

@@ -18,13 +18,12 @@ from dosql.host.tenant import Tenant
 from dosql.objects.idempotency import Idempotency
 from dosql.objects.interactive import InteractiveTransaction
 from dosql.wire.statements import TransactionOpened
-from server.asgi import Receive, Scope, Send
+from server.asgi import NDJSON, Receive, Scope, Send
 from server.components import Components
 from server.context import RequestContext, context_of
 from server.replies import AnyRequest, AsgiReply, json_reply
 from server.sql_work import StatementKind, idempotency, reply_format, statement_work
 
-NDJSON = b"application/x-ndjson"
 _COMMITTED = b'{"committed":true}'
 _encode = msgspec.json.Encoder().encode
 

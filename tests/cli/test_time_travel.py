@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -87,7 +88,7 @@ def test_what_cannot_be_restored_is_said(dosql: Run, tenant: Tenant, marks: list
     assert dosql("restore", tenant.name).returncode == 2, "--at is required"
 
 
-def test_on_a_terminal_a_restore_asks_and_shows_that_it_works(
+def test_on_a_terminal_a_restore_asks_and_shows_how_far_it_is(
     shared_server: ServerProcess, tenant: Tenant, marks: list[str]
 ) -> None:
     """Typing ``n`` leaves everything; ``y`` does it, under a bar."""
@@ -97,6 +98,7 @@ def test_on_a_terminal_a_restore_asks_and_shows_that_it_works(
         assert names(tenant) == left
     assert f"restore {tenant.name}" in shown
     assert "━" in shown
+    assert re.search(r"([1-9]\d*)/\1 bytes|([1-9][\d.]*)/\2 [kMG]", shown), "all was read"
     assert "to take it back" in shown
 
 

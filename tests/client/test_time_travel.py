@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -15,12 +15,15 @@ from dosql.client.calls import LONG_WORK_S
 from dosql.client.points import Point
 from dosql.errors import (
     ConflictError,
+    CorruptError,
     ForbiddenError,
     InvalidRequestError,
     NotFoundError,
     OutcomeUnknownError,
+    UnavailableError,
 )
 from dosql.wire.migrations import MigrationReport
+from dosql.wire.restores import RestoreReply
 from dosql.wire.tenants import TenantInfo
 from tests.support.server import ServerProcess
 
@@ -174,6 +177,89 @@ def test_a_restore_may_take_longer_than_other_calls_and_is_not_repeated_blindly(
     (timeout,) = seen
     assert 5 < timeout["read"] <= LONG_WORK_S
     assert timeout["connect"] == 5
+
+
+async def test_a_restore_says_how_far_it_is(async_client: AsyncClient, acme: AsyncTenant) -> None:
+    marks = await filled(acme)
+    steps: list[tuple[int, int | None]] = []
+
+    def progress(done: int, total: int | None) -> None:
+        steps.append((done, total))
+
+    tenants = async_client.admin.tenants
+    copy = f"{acme.name}-copy"
+    done = await tenants.restore(acme.name, at=marks[3], to=copy, progress=progress)
+    assert (done.bookmark, done.tenant) == (marks[3], copy)
+    assert await async_client.tenant(copy).query_one(COUNT) == {"n": 3}
+    assert (steps[0], steps[-1]) == ((0, done.bytes_read), (done.bytes_read, done.bytes_read))
+    assert steps == sorted(set(steps))
+    with pytest.raises(NotFoundError) as caught:
+        await tenants.restore(acme.name, at="1999-01-01T00:00:00Z", progress=progress)
+    assert caught.value.code == "restore_point_not_found"
+
+
+PROGRESS = b'{"progress":{"bytesRead":0,"bytesTotal":9}}\n'
+RESTORED = (
+    b'{"result":{"tenant":"acme","bookmark":"b","undoBookmark":null,"at":"2026-01-31T12:00:00Z",'
+    b'"sizeBytes":4096,"files":1,"bytesRead":9,"dryRun":true}}\n'
+)
+DAMAGED = b'{"status":503,"error":"A file is damaged.","code":"replica_gap","requestId":"r-1"}\n'
+
+
+class Pieces(httpx2.SyncByteStream):
+    """A reply's body in these pieces, and then an error, if there is one."""
+
+    def __init__(self, *pieces: bytes, error: Exception | None = None) -> None:
+        self._pieces = pieces
+        self._error = error
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._pieces
+        if self._error is not None:
+            raise self._error
+
+
+def restored(body: Pieces, *, dry_run: bool = False) -> tuple[RestoreReply, list[int]]:
+    """What the client makes of this reply, and the progress that it told."""
+    steps: list[int] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        assert request.headers["accept"] == "application/x-ndjson"
+        return httpx2.Response(200, stream=body)
+
+    transport = httpx2.MockTransport(answer)
+    with Client("http://server", token="t", transport=transport) as client:
+        reply = client.admin.tenants.restore(
+            "acme",
+            at="2026-01-31T12:00:00Z",
+            dry_run=dry_run,
+            progress=lambda done, _: steps.append(done),
+        )
+    return reply, steps
+
+
+def test_lines_of_a_restore_may_come_in_any_pieces() -> None:
+    whole = PROGRESS + RESTORED
+    for cut in range(len(whole)):
+        reply, steps = restored(Pieces(whole[:cut], whole[cut:]))
+        assert (reply.bytes_read, steps) == (9, [0])
+
+
+def test_an_error_that_ends_a_restore_is_raised_as_itself() -> None:
+    with pytest.raises(CorruptError, match="A file is damaged") as caught:
+        restored(Pieces(PROGRESS, DAMAGED))
+    assert (caught.value.code, caught.value.request_id) == ("replica_gap", "r-1")
+
+
+@pytest.mark.parametrize("error", [None, httpx2.ReadError("lost"), httpx2.ReadTimeout("late")])
+def test_a_restore_whose_outcome_never_came_may_have_been_done(error: Exception | None) -> None:
+    with pytest.raises(OutcomeUnknownError):
+        restored(Pieces(PROGRESS, RESTORED[:-1], error=error))
+    with pytest.raises(UnavailableError) as caught:
+        restored(Pieces(PROGRESS, error=error), dry_run=True)
+    assert not isinstance(caught.value, OutcomeUnknownError)
+    reply, _ = restored(Pieces(PROGRESS, RESTORED, error=error))
+    assert reply.tenant == "acme", "it was told before the connection broke"
 
 
 async def test_what_is_in_the_bucket_is_told(async_client: AsyncClient, acme: AsyncTenant) -> None:

@@ -8,18 +8,27 @@ import random
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import apsw
 import pytest
 
 from dosql.bookmarks import Bookmark
-from dosql.errors import ConflictError, CorruptError, InvalidRequestError, NotFoundError
+from dosql.errors import (
+    ConflictError,
+    CorruptError,
+    InvalidRequestError,
+    NotFoundError,
+    RequestError,
+)
 from dosql.host.changes import ChangeSettings
 from dosql.host.cold_settings import ColdTierSettings
 from dosql.host.host import Host
 from dosql.host.tenant import Tenant
+from dosql.replica.image import Image
 from dosql.replica.local_bucket import LocalBucket
+from dosql.replica.reading import OnProgress
+from dosql.replica.replica import Replica
 from dosql.sqlite.database import Database
 from tests.replica.litestream import litestream
 from tests.support.hosts import (
@@ -189,6 +198,78 @@ async def test_a_restore_into_a_tenant_that_exists_is_refused(host: Host) -> Non
         await host.past.restores.restore("acme", str(mark), "Not a name")
     with pytest.raises(NotFoundError):
         await host.past.restores.restore("nobody", str(mark), "copy")
+
+
+async def test_progress_is_told_file_by_file_and_ends_at_what_was_read(host: Host) -> None:
+    tenant = await tenant_with_items(host)
+    marks = [
+        (await call(tenant, "INSERT INTO items(value) VALUES (?)", str(number))).bookmark
+        for number in range(30)
+    ]
+    steps: list[tuple[int, int]] = []
+    for to in (None, "copy"):
+        steps.clear()
+        reply = await host.past.restores.restore(
+            "acme", str(marks[-1]), to, on_progress=lambda *step: steps.append(step)
+        )
+        total = reply.bytes_read
+        assert (steps[0], steps[-1]) == ((0, total), (total, total))
+        assert len(steps) > 2, "the newest state is in several files"
+        assert steps == sorted(set(steps))
+
+
+async def test_progress_never_goes_back_however_often_files_are_read(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second attempt reads other files, twice as many bytes."""
+    steps: list[tuple[int, int]] = []
+    tenant = await tenant_with_items(host)
+    mark = (await call(tenant, "INSERT INTO items(value) VALUES ('a')")).bookmark
+    write_image = Replica.write_image
+
+    def twice(
+        self: Replica, out: BinaryIO, txid: int | None = None, *, on_progress: OnProgress
+    ) -> Image:
+        def again(done: int, total: int) -> None:
+            on_progress(2 * done, 2 * total)
+
+        write_image(self, out, txid, on_progress=on_progress)
+        out.seek(0)
+        out.truncate()
+        return write_image(self, out, txid, on_progress=again)
+
+    monkeypatch.setattr(Replica, "write_image", twice)
+    reply = await host.past.restores.restore(
+        "acme", str(mark), dry_run=True, on_progress=lambda *step: steps.append(step)
+    )
+    assert steps == sorted(set(steps))
+    assert (steps[0][0], steps[-1]) == (0, (reply.bytes_read, reply.bytes_read))
+
+
+async def test_the_empty_database_has_progress_too(host: Host) -> None:
+    tenant = await tenant_with_items(host)
+    empty = Bookmark(0, tenant.key.incarnation)
+    steps: list[tuple[int, int]] = []
+    await host.past.restores.restore(
+        "acme", str(empty), dry_run=True, on_progress=lambda *step: steps.append(step)
+    )
+    assert steps == [(0, 0)]
+
+
+async def test_nothing_is_told_of_a_restore_that_is_refused(host: Host) -> None:
+    await tenant_with_items(host)
+    steps: list[tuple[int, int]] = []
+    for name, at, to in (
+        ("acme", "yesterday", None),
+        ("acme", "1999-01-01T00:00:00Z", None),
+        ("acme", "2999-01-01T00:00:00Z", "acme"),
+        ("nobody", "2999-01-01T00:00:00Z", None),
+    ):
+        with pytest.raises(RequestError):
+            await host.past.restores.restore(
+                name, at, to, on_progress=lambda *step: steps.append(step)
+            )
+    assert steps == []
 
 
 async def test_a_damaged_file_is_never_restored(host: Host, tmp_path: Path) -> None:

@@ -20,8 +20,11 @@ from dosql.client.calls import (
     json_headers,
     tenant_path,
 )
+from dosql.client.errors import outcome_unknown
 from dosql.client.files import PartFile, Progress, file_bytes, read_chunks
 from dosql.client.points import Point, point_text
+from dosql.client.restoring import LINES, RestoreReader
+from dosql.errors import UnavailableError
 from dosql.wire.branches import Protection
 from dosql.wire.restores import RestoreReply, RestoreRequest
 from dosql.wire.tenants import CreateTenant, TenantInfo, TenantPage
@@ -119,17 +122,25 @@ class Tenants:
         return decode(Reply(response.status_code, response.headers, body), TenantInfo)
 
     def restore(
-        self, name: str, *, at: Point, to: str | None = None, dry_run: bool = False
+        self,
+        name: str,
+        *,
+        at: Point,
+        to: str | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
     ) -> RestoreReply:
         """Make the new tenant ``to`` of the tenant's state at a point; without it take the tenant
         itself back, in one commit: restoring the reply's ``undo_bookmark`` takes that back.
 
-        ``dry_run``: build the state and check it, and change nothing.
+        ``dry_run``: build the state and check it, and change nothing. ``progress`` is told of the
+        bytes that the server reads from the bucket, not of its work behind that.
 
         Raises:
             InvalidRequestError: ``invalid_time``, ``invalid_bookmark``; ``no_bucket``.
             NotFoundError: ``tenant_not_found``; ``restore_point_not_found``: it is not kept.
             ConflictError: ``tenant_exists``: there is a tenant ``to``. ``tenant_protected``.
+            CorruptError: it cannot be had without a damaged file; nothing was changed.
         """
         if to is not None:
             check_tenant_name(to)
@@ -138,12 +149,29 @@ class Tenants:
             "POST",
             f"{tenant_path(name)}/restore",
             body,
-            _JSON,
+            _JSON if progress is None else {**_JSON, **LINES},
             writes=not dry_run,
             repeatable=dry_run,
             timeout_s_min=LONG_WORK_S,
         )
-        return decode(self._transport.send(call), RestoreReply)
+        if progress is None:
+            return decode(self._transport.send(call), RestoreReply)
+        return self._follow_restore(call, progress)
+
+    def _follow_restore(self, call: Call, progress: Progress) -> RestoreReply:
+        response = self._transport.stream(call)
+        reader = RestoreReader(response.headers, progress)
+        lost = UnavailableError("The reply broke off.", code="connection_lost")
+        try:
+            for chunk in self._transport.chunks(response):
+                reader.feed(chunk)
+        except UnavailableError as error:
+            lost = error
+        finally:
+            response.close()
+        if reader.is_over:
+            return reader.result()
+        raise outcome_unknown(lost, None) if call.writes else lost
 
     def protect(self, name: str, protected: bool = True) -> None:
         """Say whether the tenant may be deleted, replaced by an import, and merged into.

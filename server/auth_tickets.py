@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from dosql.clock import Clock, Randomness
 from dosql.limits import TICKET_S_MAX, TICKETS_MAX
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 PREFIX = "dst_"
 
 
-@dataclass(frozen=True, slots=True)
-class _Ticket:
+class _Ticket(msgspec.Struct, frozen=True):
     principal: Principal
     tenant: str
     ends_at: float

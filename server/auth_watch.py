@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from dosql.errors import DosqlError
 from dosql.limits import SESSION_CHECK_S_MAX, SESSION_SWEEP_S
@@ -21,12 +22,11 @@ StillValid = Callable[[], bool | Awaitable[bool]]
 _log = logging.getLogger("dosql.server")
 
 
-@dataclass(eq=False, slots=True)
-class Watch:
+class Watch(msgspec.Struct, eq=False):
     """One stream."""
 
     still_valid: StillValid
-    revoked: asyncio.Event = field(default_factory=asyncio.Event)
+    revoked: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     """Set when the stream is to end."""
 
 

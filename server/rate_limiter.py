@@ -7,7 +7,8 @@ and writes nothing.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from dosql.errors import (
     DosqlError,
@@ -33,8 +34,7 @@ from server.rate_policies import Policy, first_part, parse_policies, plain_path
 from server.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who sends a request, as far as limits are about it."""
 
     role: str
@@ -46,8 +46,7 @@ Identify = Callable[[RequestContext], Awaitable[Identity | None]]
 """Whose valid token came with the request; None: none did."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Limit:
+class _Limit(msgspec.Struct, frozen=True):
     policy: Policy
     rule: Rule
     base: str

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import starmap
 from typing import Any, Literal, TypeVar
@@ -38,8 +37,7 @@ _ROW_TYPES_MAX = 256
 _KEY = re.compile(rb"[\x21-\x7e]{1,%d}" % IDEMPOTENCY_KEY_CHARS_MAX)
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyFormat:
+class ReplyFormat(msgspec.Struct, frozen=True):
     """How the client wants its rows."""
 
     arrays: bool = False
@@ -145,8 +143,7 @@ def statement_work(kind: StatementKind, body: bytes, form: ReplyFormat, *, read_
     return lambda db: _encode(_ran(db.run(sql, params)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Operation:
+class _Operation(msgspec.Struct, frozen=True):
     type: StatementKind
     sql: str
     params: Params

@@ -14,8 +14,9 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from dosql.clock import Clock
 from dosql.durability import Durability
@@ -35,8 +36,7 @@ from dosql.sqlite.migrations import Migration
 _log = logging.getLogger("dosql.host")
 
 
-@dataclass
-class AwakeStatistics:
+class AwakeStatistics(msgspec.Struct):
     """Counts since the start."""
 
     wakes: int = 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+
+import msgspec
 
 from dosql.errors import ConflictError
 from dosql.host.catalog import Arrival, Catalog
@@ -21,8 +22,7 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BranchRow:
+class BranchRow(msgspec.Struct, frozen=True):
     """One branch: a tenant whose history began at another's."""
 
     name: str

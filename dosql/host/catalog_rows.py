@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+
+import msgspec
 
 from dosql.log.records import ObjectKey
 from dosql.sqlite.migrations import Migration
@@ -82,8 +83,7 @@ CATALOG_MIGRATIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectEntry:
+class ObjectEntry(msgspec.Struct, frozen=True):
     """One object; those with a unique id have no name."""
 
     name: str | None
@@ -96,15 +96,13 @@ class ObjectEntry:
     """Not later than the object's earliest alarm; None: it has none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry(ObjectEntry):
+class Entry(ObjectEntry, frozen=True):
     """One named object."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class TokenEntry:
+class TokenEntry(msgspec.Struct, frozen=True):
     """One token; ``hash`` is SHA-256 of its text."""
 
     id: str
@@ -115,8 +113,7 @@ class TokenEntry:
     expires_at_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(msgspec.Struct, frozen=True):
     """What changed about a sleeping or running object that no reply waits for."""
 
     last_used_at_ms: int

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from dosql.bookmarks import Bookmark
 from dosql.clock import Clock, Timers
@@ -39,20 +40,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeSettings:
+class ChangeSettings(msgspec.Struct, frozen=True):
     """How changes are captured and followed."""
 
     always: bool = False
     """Capture those of every tenant, from its beginning; else from the first subscriber on."""
-    retention: Retention = field(default_factory=Retention)
+    retention: Retention = msgspec.field(default_factory=Retention)
     subscribers_max: int = CHANGE_SUBSCRIBERS_MAX
     subscribers_node_max: int = CHANGE_SUBSCRIBERS_NODE_MAX
     heartbeat_s: float = CHANGE_HEARTBEAT_S
 
 
-@dataclass(frozen=True, slots=True)
-class ChangePage:
+class ChangePage(msgspec.Struct, frozen=True):
     """What there was to say at one moment."""
 
     changes: list[Change]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from dosql.durability import Durability
 from dosql.replica.bucket import Bucket
 from dosql.replica.retention import RetentionSettings
 
 
-@dataclass(frozen=True, slots=True)
-class ColdTierSettings:
+class ColdTierSettings(msgspec.Struct, frozen=True):
     """Where copies go, and whether replies wait for them."""
 
     bucket: Bucket
@@ -25,5 +24,5 @@ class ColdTierSettings:
     accept_catalog_at: int | None = None
     """An operator goes on with the catalog as the bucket has it, damaged here and incomplete
     there, if this is the newest TXID that it has."""
-    retention: RetentionSettings = field(default_factory=RetentionSettings)
+    retention: RetentionSettings = msgspec.field(default_factory=RetentionSettings)
     """For how long states can be restored."""

@@ -11,10 +11,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
+
+import msgspec
 
 from dosql.clock import Clock, Timers
 from dosql.errors import CorruptError, DosqlError, NotFoundError
@@ -55,8 +56,7 @@ class Ground(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class CompactionStatistics:
+class CompactionStatistics(msgspec.Struct):
     """Counts since the start."""
 
     compactions: int = 0

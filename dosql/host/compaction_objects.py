@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from dosql.limits import (
     COMPACTION_GRACE_MS,
@@ -22,12 +23,11 @@ from dosql.replica.compactor import Tally
 from dosql.replica.plan import FileInfo
 
 
-@dataclass(slots=True)
-class Written:
+class Written(msgspec.Struct):
     """An object that was written lately."""
 
-    chain: Chain = field(default_factory=Chain)
-    arrived: list[FileInfo] = field(default_factory=list[FileInfo])
+    chain: Chain = msgspec.field(default_factory=Chain)
+    arrived: list[FileInfo] = msgspec.field(default_factory=list[FileInfo])
     """Not yet in the chain, which a thread may be working on."""
     due_ms: int = 0
     """When something is to be done; 0: it is being done."""
@@ -108,8 +108,7 @@ class WrittenObjects:
         self._objects.pop(key, None)
 
 
-@dataclass(slots=True)
-class Debt:
+class Debt(msgspec.Struct):
     """What has become superfluous of an object's files, until a sweep removes it."""
 
     files: int = 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from dosql.clock import Clock, LoopTimers, Randomness, SystemClock, SystemRandomness, Timers
 from dosql.errors import DosqlError, UnavailableError

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from dosql import limits
 from dosql.durability import Durability
@@ -13,8 +14,7 @@ from dosql.sqlite.database import DatabaseLimits
 from dosql.sqlite.migrations import Migration
 
 
-@dataclass(frozen=True, slots=True)
-class HostSettings:
+class HostSettings(msgspec.Struct, frozen=True):
     """Plain values only; clock, disk and randomness are passed beside them."""
 
     data_dir: Path
@@ -27,10 +27,10 @@ class HostSettings:
     transaction_s: float = limits.TRANSACTION_S_MAX
     log_bytes_max: int = limits.LOG_BYTES_MAX
     log_segment_bytes: int = limits.LOG_SEGMENT_BYTES
-    limits: DatabaseLimits = field(default_factory=DatabaseLimits)
+    limits: DatabaseLimits = msgspec.field(default_factory=DatabaseLimits)
     cold: ColdTierSettings | None = None
     """The bucket that everything is copied to."""
-    changes: ChangeSettings = field(default_factory=ChangeSettings)
+    changes: ChangeSettings = msgspec.field(default_factory=ChangeSettings)
 
     @property
     def durability(self) -> Durability:

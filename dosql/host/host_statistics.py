@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class HostStatistics:
+class HostStatistics(msgspec.Struct, frozen=True):
     """Counts since the start, and sizes now."""
 
     awake_objects: int

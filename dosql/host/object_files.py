@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dosql.clock import Clock
 from dosql.durability import Durability
@@ -39,8 +40,7 @@ def _nothing(db: Database, key: ObjectKey) -> None:
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(msgspec.Struct, frozen=True):
     """A database file at rest, to be removed by whoever asked for it."""
 
     path: Path

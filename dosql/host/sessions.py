@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
+import msgspec
+
 from dosql.clock import Clock, Randomness
 from dosql.errors import BudgetError, DosqlError, NotFoundError, SqlError
 from dosql.host.tenant import Tenant
@@ -52,8 +54,7 @@ DELETE FROM sessions WHERE token_hash IN
 """
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(msgspec.Struct, frozen=True):
     """A user as of the check."""
 
     id: int
@@ -74,8 +75,7 @@ class Session:
     """The absolute end."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionSettings:
+class SessionSettings(msgspec.Struct, frozen=True):
     """Both in milliseconds."""
 
     life_ms: int
@@ -87,12 +87,11 @@ class SessionSettings:
         return cls(round(life_s * 1000), round(idle_s * 1000))
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(msgspec.Struct):
     """Sessions as of one state of the database."""
 
     version: tuple[int, int] = (-1, -1)
-    sessions: dict[bytes, Session] = field(default_factory=dict[bytes, Session])
+    sessions: dict[bytes, Session] = msgspec.field(default_factory=dict[bytes, Session])
 
 
 class Sessions:

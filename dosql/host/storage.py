@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dosql.clock import Randomness
 from dosql.errors import UnavailableError
@@ -22,8 +23,7 @@ from dosql.log.segments import damaged
 _log = logging.getLogger("dosql.host")
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
+class Storage(msgspec.Struct, frozen=True):
     """To be released by whoever opened it: the log first."""
 
     directory: DataDirectory

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from dosql.clock import Clock, Randomness, iso_from_ms
 from dosql.errors import InvalidRequestError, NotFoundError
@@ -24,8 +25,7 @@ _CACHED_MAX = 10_000
 Access = Literal["read-write", "read-only"]
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """A token that was checked."""
 
     id: str

@@ -8,7 +8,8 @@ read has no outcome to be stored: it may be called again without harm.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from dosql.errors import ConflictError
 from dosql.limits import IDEMPOTENCY_KEEP_MS
@@ -32,8 +33,7 @@ CREATE INDEX IF NOT EXISTS _dosql_idempotency_created ON _dosql_idempotency(crea
 _PRUNED_AT_ONCE = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Idempotency:
+class Idempotency(msgspec.Struct, frozen=True):
     """What the client sent to make a write repeatable."""
 
     key: str

@@ -13,9 +13,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
 
 from dosql.bookmarks import Bookmark
 from dosql.clock import Clock
@@ -40,8 +41,7 @@ class InstanceClosed(Exception):
     """The object went to sleep between the look-up and the turn: look it up again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Budgets:
+class Budgets(msgspec.Struct, frozen=True):
     """How long work may take, in seconds."""
 
     inline_s: float

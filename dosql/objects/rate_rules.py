@@ -5,8 +5,9 @@ All arithmetic is exact: integers, milliseconds, nothing rounded but in favour o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from dosql.errors import InvalidRequestError
 
@@ -20,8 +21,7 @@ WINDOW_MS_MIN = 1
 WINDOW_MS_MAX = 31 * 24 * 60 * 60 * 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """``limit`` units in ``window_ms``, by one of five algorithms:
 
     - ``fixed``: a window begins with the first unit; in it there are ``limit``.
@@ -59,8 +59,7 @@ class Rule:
         return self.window_ms * (2 if self.algorithm == "sliding" else 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What a check found; if it was denied it changed nothing."""
 
     allowed: bool
@@ -86,8 +85,7 @@ class Verdict:
         return -(-self.retry_after_ms // 1_000)
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """State of ``fixed`` and ``sliding`` as of some moment."""
 
     started: int

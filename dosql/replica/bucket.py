@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import BinaryIO, Protocol
+
+import msgspec
 
 from dosql.errors import InvalidRequestError
 from dosql.replica.bucket_usage import BucketUsage
@@ -39,8 +40,7 @@ _METADATA_NAME = re.compile(r"[a-z0-9-]{1,64}", re.ASCII)
 _METADATA_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?", re.ASCII)
 
 
-@dataclass(frozen=True)
-class ObjectInfo:
+class ObjectInfo(msgspec.Struct, frozen=True):
     """What the store says of one key."""
 
     key: str
@@ -50,7 +50,7 @@ class ObjectInfo:
     """Opaque; changes with every write of different content. What ``if_match`` takes."""
     modified_ms: int
     """When it was written, by the store's clock, in ms since the epoch; S3 rounds to seconds."""
-    metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA)
+    metadata: Mapping[str, str] = msgspec.field(default_factory=lambda: NO_METADATA)
     """From `Bucket.head` only: a listing does not carry it."""
 
 

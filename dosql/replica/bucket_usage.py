@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, fields, replace
 from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
 
 RequestKind = Literal["puts", "gets", "heads", "lists", "deletes"]
 
 
-@dataclass(frozen=True)
-class BucketUsage:
+class BucketUsage(msgspec.Struct, frozen=True):
     """Requests since the bucket was opened. A repeated attempt counts again: it costs again."""
 
     puts: int = 0
@@ -30,9 +31,8 @@ class BucketUsage:
         return self.puts + self.gets + self.heads + self.lists + self.deletes
 
     def __sub__(self, earlier: BucketUsage) -> BucketUsage:
-        return BucketUsage(
-            **{f.name: getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self)}
-        )
+        names = self.__struct_fields__
+        return BucketUsage(**{name: getattr(self, name) - getattr(earlier, name) for name in names})
 
 
 class UsageCounter:

@@ -8,7 +8,8 @@ only saw the newest files go by has a chain without a base: enough to merge.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from dosql.limits import SNAPSHOT_AFTER_BYTES_MIN, SNAPSHOT_FILE_BYTES
 from dosql.replica.plan import LEVEL_SPAN_MS, RAW_LEVEL, SNAPSHOT_LEVEL, FileInfo, restore_plan
@@ -18,16 +19,15 @@ MERGED_LEVELS = tuple(sorted(LEVEL_SPAN_MS))
 """Those of files that compaction writes, but for snapshots."""
 
 
-@dataclass(slots=True)
-class Chain:
+class Chain(msgspec.Struct):
     """Of one object. Its files, but for the base, have a timestamp."""
 
     base: FileInfo | None = None
-    files: list[FileInfo] = field(default_factory=list[FileInfo])
+    files: list[FileInfo] = msgspec.field(default_factory=list[FileInfo])
     database_bytes: int = 0
     """Size of the database after `sized_txid`; 0: not known."""
     sized_txid: int = 0
-    undated: set[FileInfo] = field(default_factory=set[FileInfo])
+    undated: set[FileInfo] = msgspec.field(default_factory=set[FileInfo])
     """Files whose timestamp is that at which they were stored: later than their last commit."""
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from dosql.errors import CorruptError
 from dosql.pages import lock_page
@@ -12,8 +13,7 @@ from dosql.replica.codec import corrupt
 from dosql.replica.ltx import Decoder, Encoder, Header, sequence_fault
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
+class Merged(msgspec.Struct, frozen=True):
     """The file that a merge wrote."""
 
     header: Header

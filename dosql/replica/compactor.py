@@ -10,9 +10,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
+
+import msgspec
+from msgspec.structs import replace
 
 from dosql.limits import COMPACTION_MEMORY_BYTES
 from dosql.replica.bucket_errors import BucketOutcomeUnknownError, PreconditionFailedError
@@ -28,8 +30,7 @@ class Stopped(Exception):
     """The work was given up on demand; what it had finished is kept."""
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(msgspec.Struct):
     """What was done."""
 
     compactions: int = 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
+import msgspec
 
 from dosql.errors import CorruptError, NotFoundError
 from dosql.replica.image import Image
@@ -19,8 +19,7 @@ _ATTEMPTS = 3
 """Files that are merged while they are being read are gone; what replaced them is not."""
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(msgspec.Struct, frozen=True):
     """One committed state that can be restored."""
 
     txid: int

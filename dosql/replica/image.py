@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
+
+import msgspec
 
 from dosql.pages import lock_page
 from dosql.replica.codec import corrupt
@@ -13,8 +14,7 @@ from dosql.replica.ltx import Decoder, Header, database_checksum, sequence_fault
 _WRITE_BYTES_MAX = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """What a database file holds."""
 
     txid: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dosql.pages import lock_page
 from dosql.replica.ltx import Encoder, Header
@@ -11,8 +12,7 @@ from dosql.replica.plan import SNAPSHOT_LEVEL, FileInfo
 from dosql.replica.replica import Replica, metadata_of
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFile:
+class ImageFile(msgspec.Struct, frozen=True):
     """On disk, to be removed by whoever has it."""
 
     path: Path

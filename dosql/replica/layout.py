@@ -6,7 +6,7 @@ files only where it would have put them itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from dosql.replica.plan import file_name, parse_name
 
@@ -14,8 +14,7 @@ LEVELS = (0, 1, 2, 3, 9)
 """The levels that dosql writes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True):
     """``prefix`` is the replica's path: neither empty nor ending in a slash."""
 
     prefix: str

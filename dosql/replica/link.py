@@ -6,8 +6,6 @@ prefix in the same bucket, "txid": the state}``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from dosql.errors import CorruptError
@@ -17,8 +15,7 @@ from dosql.replica.replica import Replica
 _FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(msgspec.Struct, frozen=True):
     """Where the history of an object begins."""
 
     path: str

@@ -17,12 +17,13 @@ import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from shutil import copyfileobj
 from typing import BinaryIO, cast
 from urllib.parse import quote
+
+from msgspec.structs import replace
 
 from dosql.errors import InvalidRequestError
 from dosql.replica.bucket import (

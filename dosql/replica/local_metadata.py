@@ -13,8 +13,9 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from dosql.clock import iso_from_ms
 from dosql.replica.bucket import TIMESTAMP_METADATA, ObjectInfo

@@ -7,8 +7,10 @@ import io
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO
+
+from msgspec.structs import replace
 
 from dosql.clock import Clock, SystemClock
 from dosql.errors import InvalidRequestError

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from dosql.errors import CorruptError, NotFoundError
 
@@ -58,8 +59,7 @@ def parse_key(prefix: str, text: str) -> tuple[int, int, int] | None:
     return (number, *span) if number <= SNAPSHOT_LEVEL else None
 
 
-@dataclass(frozen=True, slots=True)
-class FileInfo:
+class FileInfo(msgspec.Struct, frozen=True):
     """One stored file, as a listing knows it."""
 
     level: int
@@ -79,8 +79,7 @@ class FileInfo:
         return key(prefix, self.level, self.min_txid, self.max_txid)
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(msgspec.Struct, frozen=True):
     """The newest state wanted."""
 
     txid: int | None

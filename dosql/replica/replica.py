@@ -20,9 +20,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO
+
+import msgspec
 
 from dosql.errors import CorruptError, NotFoundError
 from dosql.pages import PageSet
@@ -45,8 +46,7 @@ class Fenced(Exception):
     """Somebody else has taken the object over: what this process still holds of it is void."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """The newest file of the raw level."""
 
     txid: int

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from itertools import accumulate
+
+import msgspec
 
 from dosql.errors import DosqlError
 from dosql.limits import (
@@ -35,8 +36,7 @@ Needed = int | Collection[int] | None
 which on every state is to be kept, which holds back far more; None: none."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetentionSettings:
+class RetentionSettings(msgspec.Struct, frozen=True):
     """For how long states are kept, in milliseconds."""
 
     history_ms: int = RETENTION_DAYS * _DAY_MS

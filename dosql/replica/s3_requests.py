@@ -10,8 +10,9 @@ import functools
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from dosql.clock import jitter
 from dosql.replica.bucket import check_key
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class S3Options:
+class S3Options(msgspec.Struct, frozen=True):
     """How patiently to talk to the store. Times in seconds."""
 
     attempts: int = 4

@@ -15,9 +15,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
+
+import msgspec
 
 from dosql.clock import jitter
 from dosql.errors import DosqlError, OutcomeUnknownError, UnavailableError
@@ -40,8 +41,7 @@ _log = logging.getLogger("dosql.replica")
 _MOVED = "object_moved"
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
+class _Job(msgspec.Struct, frozen=True):
     """One file, or two that belong together."""
 
     max_txid: int

@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from dosql.clock import Clock, jitter
 from dosql.errors import DosqlError, OutcomeUnknownError, UnavailableError
@@ -31,8 +32,7 @@ _EPOCH_BITS = 24
 MakeImage = Callable[[ObjectKey, int], Awaitable[ImageFile | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicationStatistics:
+class ReplicationStatistics(msgspec.Struct, frozen=True):
     """How far the bucket is behind."""
 
     objects_behind: int

@@ -15,10 +15,10 @@ full-text table shows by its option ``content``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 import apsw
+import msgspec
 
 from dosql.limits import RESERVED_TABLE_PREFIX, SERVER_TABLES
 from dosql.sqlite.allowed import (
@@ -51,8 +51,7 @@ class Right(Enum):
     """The server's own statements on its own tables."""
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
+class Denial(msgspec.Struct, frozen=True):
     """Why a statement was refused, for its sender."""
 
     code: str

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from dosql.errors import DosqlError, OutcomeUnknownError, UnavailableError
 from dosql.pages import PageSet

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from dosql.errors import CorruptError
 from dosql.pages import lock_page

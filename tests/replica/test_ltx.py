@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import random
 import struct
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dosql.errors import CorruptError
 from dosql.pages import PageSet, lock_page

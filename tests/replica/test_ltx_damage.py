@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import resource
 import struct
-from dataclasses import replace
 
 import lz4.frame
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dosql.errors import CorruptError
 from dosql.pages import lock_page

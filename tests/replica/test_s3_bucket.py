@@ -8,10 +8,10 @@ import random
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from minio.commonconfig import SnowballObject
+from msgspec.structs import replace
 
 from dosql.errors import UnavailableError
 from dosql.replica.bucket_errors import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from dosql.pages import PageSet, lock_page
 from dosql.replica.codec import (
@@ -173,8 +174,7 @@ def decode_page(frame: bytes, page_size: int) -> tuple[int, bytes]:
     return pgno, page
 
 
-@dataclass(frozen=True, slots=True)
-class LtxFile:
+class LtxFile(msgspec.Struct, frozen=True):
     """A verified file in memory."""
 
     header: Header

@@ -6,7 +6,9 @@ All integers are big-endian. The format names its version nowhere but in the mag
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from dosql.errors import CorruptError
 from dosql.replica.codec import corrupt
@@ -26,8 +28,7 @@ _AHEAD_OFFSET = 32
 """The least that a size needs to be allowed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """What a file brings: the database after ``max_txid``, given that before ``min_txid``."""
 
     page_size: int

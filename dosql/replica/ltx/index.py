@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+import msgspec
 
 from dosql.replica.codec import corrupt
 from dosql.replica.ltx.header import HEADER_BYTES
@@ -34,8 +35,7 @@ def entry(pgno: int, offset: int, size: int) -> bytes:
     return uvarint(pgno) + uvarint(offset) + uvarint(size)
 
 
-@dataclass(frozen=True, slots=True)
-class PageIndex:
+class PageIndex(msgspec.Struct, frozen=True):
     """Frames of single pages, for ranged reads; see `decode_page`."""
 
     frames: dict[int, tuple[int, int]]

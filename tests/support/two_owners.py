@@ -14,11 +14,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import apsw
+from msgspec.structs import replace
 
 from dosql.durability import Durability
 from dosql.errors import DosqlError, OutcomeUnknownError

@@ -200,7 +200,9 @@ class Instance:
             self.break_(db.broken)
         elif self._tail.has_grown():
             if confirmed:
-                self._confirmed_txid = self.txid + 1
+                # Not always the next batch: the log may have taken along what a worker thread
+                # committed, before the loop heard of the work's end.
+                self._confirmed_txid = self.bookmark.txid
                 self._pass_on()
             elif self._later is None:
                 loop = asyncio.get_running_loop()

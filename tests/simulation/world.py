@@ -30,8 +30,10 @@ EXPECTED = {
     "section_timeout",
     "object_busy",
     "storage_busy",
+    "shutting_down",
 }
-"""Codes of errors that an event may end with here."""
+"""Codes of errors that an event may end with here; the last one in a process that is gone, if the
+event had not begun."""
 
 
 class SeededRandomness:

@@ -169,3 +169,27 @@ async def test_a_cancelled_slow_call_keeps_the_object_to_itself_until_it_ends(
         assert ended.is_set()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_what_the_log_takes_along_from_a_worker_thread_is_what_its_caller_waits_for(
+    tmp_path: Path,
+) -> None:
+    """Any commit of the object may bring the log to look at it, also while a statement runs."""
+    async with running_host(tmp_path) as host:
+        tenant = await tenant_with_items(host)
+        instance = host.node.awake.peek(host.tenants.entry("acme").key)
+        assert instance is not None
+        loop, here = asyncio.get_running_loop(), threading.get_ident()
+
+        async def flush() -> None:
+            await instance._commits.committed(instance).wait()
+
+        def work(db: Database) -> bytes:
+            if threading.get_ident() == here:
+                raise BudgetError("It takes too long for the loop.", code="query_timeout")
+            db.run("INSERT INTO items(value) VALUES ('kept')")
+            asyncio.run_coroutine_threadsafe(flush(), loop).result(timeout=60)
+            return b""
+
+        before = instance.durable_txid
+        assert (await tenant.call(work)).bookmark.txid == before + 1 == instance.durable_txid

@@ -7,7 +7,6 @@ unless ``DOSQL_SIMULATION_SEED`` names one; a failure names the seed that shows 
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,8 @@ import pytest
 from tests.simulation.batch import Outcome, find, run_seeds
 from tests.simulation.sabotage import VARIANTS
 
-BASE = int(os.environ.get("DOSQL_SIMULATION_SEED", random.SystemRandom().randrange(2**32)))
+BASE = int(os.environ.get("DOSQL_SIMULATION_SEED", "584147615"))
+"""The same seeds each time: a change is judged by what it changes. Others find what is rare."""
 SEEDS = 2_000
 SEEDS_NIGHTLY = 50_000
 SEEDS_TO_FIND_MAX = 2_000
